@@ -1,0 +1,87 @@
+"""What the rooms share without importing each other: the file contract, whole writes, one-line errors.
+
+``bench`` writes these files and ``analysis`` reads them; neither imports the other.  The data format is
+pytest-benchmark's JSON.  Ours on top of it:
+
+* a top-level object ``"backprop_bench"``: ``{"schema_version", "run": {...}, "left_out": [...], "failed": [...]}``;
+* in each entry of ``"benchmarks"`` an ``extra_info`` with the keys of ``CELL_KEYS``.
+
+Times end in ``_s`` (seconds), sizes in ``_bytes``, rates in ``_flops`` (floating-point operations per second)
+or ``_bytes_per_s``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+#: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
+CELL_KEYS = (
+    "schema_version",
+    "impl",
+    "device",
+    "dtype",
+    "threads",
+    "data",  # synthetic | digits
+    "architecture",  # mlp
+    "layers",  # [64, 128, 128, 10]
+    "activation",
+    "loss",
+    "optimizer",
+    "phase",  # step | forward | loss | backward | update
+    "axis",  # every axis the cell lies on, comma-separated: "examples,width"
+    "heldout",  # true: never used to fit, only to judge
+    "n",
+    "m",
+    "p",
+    "u",
+    "width",  # units of a hidden layer; 0 where there is none
+    "depth",  # number of weight layers
+    "operations",  # {phase: {kind: count}}, for the whole step
+    "reference_s",  # one per round: mean of the reference times just before and just after it
+    "pass",
+    "seed",
+    "first_call_s",
+    "peak_bytes",
+    "ceiling_flops",  # matrix-product rate measured in the same process
+    "bandwidth_bytes_per_s",  # memory bandwidth measured in the same process
+    "settled",  # false: warm-up never became steady
+    "dropped_rounds",  # rounds thrown away because the clock jumped
+    "started_at",  # seconds since the epoch
+)
+
+
+class UserError(Exception):
+    """Bad input: one clear line that says what, where and what to do.  The command line exits with 2."""
+
+
+def write_whole(path: Path, text: str | bytes) -> None:
+    """Write ``path`` whole or not at all: into a temporary file beside it, flushed to disk, then renamed over it."""
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --out") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; finished files are untouched") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
+    """Write strict JSON (no NaN) whole or not at all."""
+    write_whole(path, json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")
