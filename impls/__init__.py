@@ -1,0 +1,1 @@
+"""The mathematics of backpropagation, once per library.  Nothing here knows of timing."""

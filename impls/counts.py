@@ -1,0 +1,67 @@
+"""Exact operation counts of a step, by phase and kind, and the bytes a step touches.
+
+Kinds: ``product`` (matrix products, two operations per multiply-add; the bias starts the sum, so it is in there),
+``bias`` (summing bias gradients), ``activation`` (f and f'), ``elementwise`` (δ ∘ f'), ``loss``, ``update``.
+``tests/test_counts.py`` holds the sums against the counting ``python`` implementation, scalar by scalar.
+"""
+
+from __future__ import annotations
+
+from impls import activations
+from impls.interface import Network
+
+#: Per example with d outputs: (operations of value and derivative per output, and once per example).
+_LOSS_PER_OUTPUT = {
+    "mse": 4,  # y-t, square, add, scale
+    "cross_entropy": 9,  # compare, y-max, exp, add; multiply and add for t·log; divide, subtract, scale
+}
+#: add to the sum; cross entropy: log and subtract too, and one comparison less than outputs
+_LOSS_PER_EXAMPLE = {"mse": 1, "cross_entropy": 2}
+#: the final mean
+_LOSS_PER_STEP = {"mse": 1, "cross_entropy": 1}
+
+
+def operations(network: Network, n: int) -> dict[str, dict[str, int]]:
+    """Operations of one step of plain gradient descent on ``n`` examples: ``{phase: {kind: count}}``."""
+    f = activations.find(network.activation)
+    inner = sum(fan_in * fan_out for fan_in, fan_out in network.shapes[1:])  # the input needs no gradient
+    outputs = network.layers[-1]
+    return {
+        "forward": {"product": 2 * n * network.weights, "activation": n * network.u * f.value_operations},
+        "loss": {
+            "loss": n * outputs * _LOSS_PER_OUTPUT[network.loss]
+            + n * _LOSS_PER_EXAMPLE[network.loss]
+            + _LOSS_PER_STEP[network.loss]
+        },
+        "backward": {
+            "product": 2 * n * (network.weights + inner),
+            "bias": n * sum(network.layers[1:]),
+            "activation": n * network.u * f.derivative_operations,
+            "elementwise": n * network.u,
+        },
+        "update": {"update": 2 * network.m},
+    }
+
+
+def total(network: Network, n: int, phase: str | None = None) -> int:
+    """All operations of one phase, or of the step."""
+    counted = operations(network, n)
+    return sum(sum(kinds.values()) for name, kinds in counted.items() if phase in (None, "step", name))
+
+
+def product_operations(network: Network, n: int) -> int:
+    """Operations in matrix products only: 2·n·m forward and nearly 4·n·m backward."""
+    return sum(kinds.get("product", 0) for kinds in operations(network, n).values())
+
+
+def bytes_estimate(network: Network, n: int, itemsize: int) -> int:
+    """Bytes that a preparation holds at its peak: an upper estimate over the implementations, from the shapes alone.
+
+    float64 problem + parameters and gradients (three copies) + inputs, and three arrays a layer for z, a and δ.
+    Autograd frameworks keep every intermediate of an activation, 2K of them for ``horner-K``.
+    """
+    degree = activations.horner_degree(network.activation) or 2
+    problem = 8 * (network.m + n * (network.layers[0] + network.layers[-1]))
+    parameters = 4 * network.m * itemsize
+    workspace = itemsize * n * (sum(network.layers) * 3 + network.u * 2 * degree)
+    return problem + parameters + workspace

@@ -1,0 +1,108 @@
+"""Types every implementation shares: the network as data, the problem as data, and the protocol.  No code runs here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+AnyArray = NDArray[Any]
+Phase = Literal["step", "forward", "loss", "backward", "update"]
+
+#: The four phases of a step, in order.
+PHASES: tuple[Phase, ...] = ("forward", "loss", "backward", "update")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fully connected network as data, so that every library builds the same thing from it.
+
+    ``layers`` are the units of every layer, input first: ``(64, 128, 10)``.  Hidden layers have ``activation``;
+    the output layer is linear and ``loss`` (``mse`` or ``cross_entropy``, which holds the softmax) is put on it.
+    """
+
+    layers: tuple[int, ...]
+    activation: str = "tanh"
+    loss: str = "mse"
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Shape ``(fan_in, fan_out)`` of every weight matrix."""
+        return tuple(zip(self.layers, self.layers[1:], strict=False))
+
+    @property
+    def weights(self) -> int:
+        """Weights without biases: one multiply-add each per example in a forward pass."""
+        return sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
+
+    @property
+    def m(self) -> int:
+        """Weights and biases."""
+        return self.weights + sum(self.layers[1:])
+
+    @property
+    def u(self) -> int:
+        """Units that have an activation, all layers together."""
+        return sum(self.layers[1:-1])
+
+    @property
+    def width(self) -> int:
+        """Units of the widest hidden layer; 0 where there is none."""
+        return max(self.layers[1:-1], default=0)
+
+    @property
+    def depth(self) -> int:
+        """Number of weight layers."""
+        return len(self.layers) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One seeded problem: a network, its starting parameters and one batch, all float64.
+
+    ``inputs`` is (n, layers[0]); ``targets`` is (n, layers[-1]), one-hot rows for cross entropy; ``parameters`` is
+    ``(W1, b1, W2, b2, …)`` with ``W`` of shape (fan_in, fan_out), so that ``z = x W + b``.
+    """
+
+    network: Network
+    inputs: Array
+    targets: Array
+    parameters: tuple[Array, ...]
+    learning_rate: float
+
+    @property
+    def n(self) -> int:
+        """Training examples in one step."""
+        return len(self.inputs)
+
+
+class Backprop(Protocol):
+    """One prepared problem on one device; parameters, batch and workspace are in place.
+
+    Built as ``Class(problem, device=..., dtype=..., threads=...)``: the constructor casts, moves and synchronises,
+    untimed.  Phases may be asynchronous; only the harness calls ``synchronize``, inside the timed region.
+    ``gradients`` and the single phases may be left out by an implementation that can only do whole steps.
+    """
+
+    def forward(self) -> object: ...
+    def loss(self) -> object: ...
+    def backward(self) -> object: ...
+    def update(self) -> object: ...
+
+    def step(self) -> object:
+        """Do the four together, the way a user of that library would write it for speed."""
+
+    def synchronize(self) -> object:
+        """Return when all work handed out so far is done."""
+
+    def parameters(self) -> list[AnyArray]:
+        """NumPy copies in the order and the shapes of ``Problem.parameters``."""
+
+    def gradients(self) -> list[AnyArray]:
+        """NumPy copies, as ``parameters``."""
+
+    def loss_value(self) -> float:
+        """The loss that the last ``loss`` or ``step`` computed, before its update."""

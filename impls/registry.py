@@ -1,0 +1,234 @@
+"""Every implementation and what it can do, declared once.  Nothing is imported until an implementation is built.
+
+A new implementation is one file and one ``Entry`` in ``ENTRIES``; tests, sweeps, legends and documents iterate over
+that and name none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from backprop_files import UserError
+from impls.interface import PHASES, Backprop, Network, Problem
+from impls.names import nearest
+
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Rough seconds, only to plan with: what a cell may take before anything was measured."""
+
+    step_s: float
+    example_s: float = 0.0
+    operation_s: float = 3e-11
+    first_call_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One implementation: where it lives and what it declares it can do."""
+
+    name: str
+    target: str  # module:Class, or path/to/file.py:Class
+    summary: str
+    requires: tuple[str, ...] = ("numpy",)
+    extra: str = ""  # the extra of this package that brings what it requires
+    devices: tuple[str, ...] = ("cpu",)
+    dtypes: tuple[str, ...] = DTYPES
+    phases: tuple[str, ...] = ("step", *PHASES)
+    activations: tuple[str, ...] = ()  # empty: every one
+    losses: tuple[str, ...] = ("mse", "cross_entropy")
+    layer_kinds: tuple[str, ...] = ("dense",)
+    quick: bool = True  # part of the smoke and quick sweeps
+    peer: bool = False
+    cost: Cost = Cost(2e-5)
+
+    def missing(self) -> str | None:
+        """Why it cannot run here, with the line that mends it; None if it can."""
+        absent = [module for module in self.requires if importlib.util.find_spec(module) is None]
+        if not absent:
+            return None
+        line = f"pip install 'backprop-bench[{self.extra}]'" if self.extra else f"pip install {' '.join(absent)}"
+        return f"{', '.join(absent)} not installed: {line}"
+
+    def cannot(self, network: Network) -> str | None:
+        """Why it cannot build this network; None if it can."""
+        if self.activations and network.activation not in self.activations:
+            return f"{self.name} has no activation '{network.activation}'"
+        if network.loss not in self.losses:
+            return f"{self.name} has no loss '{network.loss}'"
+        return None
+
+    def load(self) -> type[Any]:
+        """Import the implementation's class.  Raises UserError if there is none."""
+        module_name, _, class_name = self.target.rpartition(":")
+        module = _import_file(Path(module_name)) if module_name.endswith(".py") else _import_module(module_name)
+        found = getattr(module, class_name, None)
+        if not isinstance(found, type):
+            raise UserError(f"no class '{class_name}' in {module_name}")
+        return found
+
+    def prepare(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> Backprop:
+        """Build the implementation on a problem (untimed: casts, moves, synchronises)."""
+        instance: Backprop = self.load()(problem, device=device, dtype=dtype, threads=threads)
+        return instance
+
+
+ENTRIES = (
+    Entry(
+        "python",
+        "impls.python_scalars:PythonScalars",
+        "pure Python scalars; counts every operation",
+        dtypes=("float64",),
+        cost=Cost(1e-5, operation_s=4e-8),
+    ),
+    Entry(
+        "numpy-loop",
+        "impls.numpy_loop:NumpyLoop",
+        "NumPy, one example at a time, as textbooks write it",
+        cost=Cost(2e-5, example_s=6e-5, operation_s=3e-10),
+    ),
+    Entry(
+        "numpy", "impls.numpy_fast:NumpyFast", "NumPy by hand, nothing allocated in a step", requires=("numpy", "scipy")
+    ),
+    Entry(
+        "torch",
+        "impls.torch_nn:TorchNN",
+        "PyTorch: nn.Sequential, autograd, torch.optim.SGD",
+        requires=("torch",),
+        extra="torch",
+        devices=("cpu", "cuda"),
+        cost=Cost(4e-4, first_call_s=0.05),
+    ),
+    Entry(
+        "torch-manual",
+        "impls.torch_manual:TorchManual",
+        "PyTorch operations by hand, no autograd",
+        requires=("torch",),
+        extra="torch",
+        devices=("cpu", "cuda"),
+        cost=Cost(5e-5),
+    ),
+    Entry(
+        "torch-compile",
+        "impls.torch_compile:TorchCompile",
+        "PyTorch under torch.compile",
+        requires=("torch",),
+        extra="torch",
+        devices=("cpu", "cuda"),
+        quick=False,
+        cost=Cost(3e-4, first_call_s=40.0),
+    ),
+    Entry(
+        "jax",
+        "impls.jax_jit:JaxJit",
+        "JAX: one jitted step, parameters donated",
+        requires=("jax",),
+        extra="jax",
+        devices=("cpu", "gpu"),
+        cost=Cost(5e-5, first_call_s=0.3),
+    ),
+    Entry(
+        "sklearn",
+        "impls.sklearn_mlp:SklearnMLP",
+        "peer: scikit-learn's MLP, partial_fit",
+        requires=("sklearn",),
+        extra="peers",
+        phases=("step",),
+        activations=("identity", "sigmoid", "tanh", "relu"),
+        peer=True,
+        cost=Cost(7e-4),
+    ),
+    Entry(
+        "autograd",
+        "impls.autograd_hips:AutogradHips",
+        "peer: HIPS autograd over NumPy",
+        requires=("autograd",),
+        extra="peers",
+        phases=("step",),
+        peer=True,
+        cost=Cost(8e-4),
+    ),
+)
+
+_REQUIRED_METHODS = ("step", "synchronize", "parameters", "loss_value")
+
+
+def names() -> tuple[str, ...]:
+    """Names of all registered implementations, in order."""
+    return tuple(entry.name for entry in ENTRIES)
+
+
+def find(name: str) -> Entry:
+    """A registered implementation, or the user's own given as ``file.py:Class`` or ``package.module:Class``.
+
+    Raises UserError for an unknown name, with the nearest known one.
+    """
+    if ":" in name:
+        return own(name)
+    for entry in ENTRIES:
+        if entry.name == name:
+            return entry
+    raise UserError(nearest("implementation", name, names()))
+
+
+def select(wanted: Iterable[str]) -> list[Entry]:
+    """The entries of these names, each once.  Raises UserError for an unknown one."""
+    return [find(name) for name in dict.fromkeys(wanted)]
+
+
+def own(target: str) -> Entry:
+    """A user's own implementation, which needs no import of ours.
+
+    Optional class attributes ``devices``, ``dtypes``, ``activations`` and ``losses`` (tuples) say what it can do.
+    Raises UserError if it cannot be imported or misses a method of the protocol.
+    """
+    path, _, class_name = target.rpartition(":")
+    entry = Entry(
+        class_name, f"{Path(path).resolve()}:{class_name}" if path.endswith(".py") else target, "your own", ()
+    )
+    found = entry.load()
+    absent = [method for method in _REQUIRED_METHODS if not callable(getattr(found, method, None))]
+    if absent:
+        raise UserError(f"{target} misses {', '.join(absent)}: see the Backprop protocol in impls/interface.py")
+    whole = all(callable(getattr(found, method, None)) for method in (*PHASES, "gradients"))
+    declared = {
+        field: tuple(getattr(found, field))
+        for field in ("devices", "dtypes", "activations", "losses")
+        if hasattr(found, field)
+    }
+    return replace(entry, phases=("step", *PHASES) if whole else ("step",), **declared)
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"no file {path}: --impl wants path/to/file.py:Class or package.module:Class")
+    name = f"own_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _import_module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"cannot import {name}: {error}; --impl wants path/to/file.py:Class or package.module:Class"
+        ) from error
+    except Exception as error:
+        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error

@@ -1,0 +1,454 @@
+"""Backpropagation compiled by hand into a straight line of library calls.
+
+When a problem is prepared, its network is unrolled once into lists of calls whose operands are fixed buffers; a step
+then runs down the list: no allocation, no branch, no attribute look-up.  NumPy (``numpy_fast``) and torch without
+autograd (``torch_manual``) share the program and bring only their ``Operations``.
+
+Layout, chosen for speed:
+
+* arrays are (features, examples): a layer's inputs are a contiguous (fan_in + 1, B) block whose last row is ones, and
+  its weights and biases one (fan_out, fan_in + 1) matrix ``[W | b]``.  The bias costs no call of its own, forward
+  (``z = [W | b] [h; 1]``) or backward (``∂L/∂[W | b] = δ [h; 1]^T``), and every elementwise call sees contiguous memory;
+* parameters and gradients are views of one flat buffer each, so an update is two calls;
+* a step goes through the examples in blocks whose activations stay near the cache; gradients accumulate (beta = 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any, Protocol
+
+import numpy as np
+
+from impls import activations
+from impls.activations import INVERSE_SQRT_2PI, LEAK, SQRT_HALF
+from impls.interface import AnyArray, Network, Problem
+
+Tensor = Any
+Call = Callable[[], object]
+Program = list[Call]
+
+
+class Operations(Protocol):
+    """What a library brings.  Every function writes into its last argument; operands may be 0-d constants."""
+
+    def empty(self, *shape: int) -> Tensor: ...
+    def array(self, values: AnyArray) -> Tensor: ...
+    def constant(self, value: float) -> Tensor: ...
+    def numpy(self, tensor: Tensor) -> AnyArray: ...
+
+    multiply: Callable[..., object]
+    add: Callable[..., object]
+    subtract: Callable[..., object]
+    divide: Callable[..., object]
+    maximum: Callable[..., object]
+    tanh: Callable[..., object]
+    exp: Callable[..., object]
+    log: Callable[..., object]
+    log1p: Callable[..., object]
+    expm1: Callable[..., object]
+    erf: Callable[..., object]
+    absolute: Callable[..., object]
+    negative: Callable[..., object]
+    sign: Callable[..., object]
+    copy: Callable[..., object]  # copy(source, out)
+    product: Callable[..., object]  # product(a, b, out): out = a b
+    accumulate: Callable[..., object]  # accumulate(a, b, out): out += a b
+    inner: Callable[..., object]  # inner(a, b, out): out = Σ a b over flat arrays, out 0-d
+    total: Callable[..., object]  # total(a, out): out = Σ a, out 0-d
+    column_sum: Callable[..., object]  # column_sum(a, out): (rows, B) -> (B,)
+    column_max: Callable[..., object]
+
+
+# --- activations in place -------------------------------------------------------------------------------------------
+# value(x, ops, z, a, s) writes f(z) to a; slope(x, ops, z, a, delta, s, t) does delta *= f'(z); x emits a call;
+# s and t are scratch of the same shape.  Where `keeps_z` is false, a is z's own memory.
+
+Emit = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """One activation without allocation."""
+
+    value: Callable[[Emit, Operations, Tensor, Tensor, Tensor], None]
+    slope: Callable[[Emit, Operations, Tensor, Tensor, Tensor, Tensor, Tensor], None]
+    keeps_z: bool = False
+
+
+def _identity_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    pass
+
+
+def _identity_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    pass
+
+
+def _relu_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    x(o.maximum, z, o.constant(0.0), a)
+
+
+def _relu_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    x(o.sign, a, s)  # a ≥ 0, so sign(a) is 1 where z > 0 and 0 elsewhere
+    x(o.multiply, d, s, d)
+
+
+def _leaky_relu_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    x(o.multiply, z, o.constant(LEAK), s)
+    x(o.maximum, z, s, a)
+
+
+def _leaky_relu_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    x(o.sign, a, s)
+    x(o.maximum, s, o.constant(LEAK), s)
+    x(o.multiply, d, s, d)
+
+
+def _emit_sigmoid(x: Emit, o: Operations, z: Tensor, out: Tensor) -> None:
+    # σ(z) = tanh(z / 2) / 2 + 1 / 2
+    x(o.multiply, z, o.constant(0.5), out)
+    x(o.tanh, out, out)
+    x(o.multiply, out, o.constant(0.5), out)
+    x(o.add, out, o.constant(0.5), out)
+
+
+def _sigmoid_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    _emit_sigmoid(x, o, z, a)
+
+
+def _sigmoid_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    x(o.subtract, o.constant(1.0), a, s)  # a (1 - a)
+    x(o.multiply, s, a, s)
+    x(o.multiply, d, s, d)
+
+
+def _tanh_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    x(o.tanh, z, a)
+
+
+def _tanh_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    x(o.multiply, a, a, s)  # 1 - a²
+    x(o.subtract, o.constant(1.0), s, s)
+    x(o.multiply, d, s, d)
+
+
+def _softplus_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    x(o.absolute, z, s)  # max(z, 0) + log(1 + e^-|z|)
+    x(o.negative, s, s)
+    x(o.exp, s, s)
+    x(o.log1p, s, s)
+    x(o.maximum, z, o.constant(0.0), a)
+    x(o.add, a, s, a)
+
+
+def _softplus_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    x(o.negative, a, s)  # σ(z) = 1 - e^-a
+    x(o.expm1, s, s)
+    x(o.negative, s, s)
+    x(o.multiply, d, s, d)
+
+
+def _emit_normal_cdf(x: Emit, o: Operations, z: Tensor, out: Tensor) -> None:
+    x(o.multiply, z, o.constant(SQRT_HALF), out)
+    x(o.erf, out, out)
+    x(o.add, out, o.constant(1.0), out)
+    x(o.multiply, out, o.constant(0.5), out)
+
+
+def _gelu_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    _emit_normal_cdf(x, o, z, s)
+    x(o.multiply, z, s, a)
+
+
+def _gelu_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    _emit_normal_cdf(x, o, z, s)  # Φ(z) + z φ(z)
+    x(o.multiply, z, z, t)
+    x(o.multiply, t, o.constant(-0.5), t)
+    x(o.exp, t, t)
+    x(o.multiply, t, o.constant(INVERSE_SQRT_2PI), t)
+    x(o.multiply, t, z, t)
+    x(o.add, s, t, s)
+    x(o.multiply, d, s, d)
+
+
+def _silu_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+    _emit_sigmoid(x, o, z, s)
+    x(o.multiply, z, s, a)
+
+
+def _silu_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+    _emit_sigmoid(x, o, z, s)  # σ + a (1 - σ)
+    x(o.subtract, o.constant(1.0), s, t)
+    x(o.multiply, t, a, t)
+    x(o.add, s, t, s)
+    x(o.multiply, d, s, d)
+
+
+def _emit_polynomial(x: Emit, o: Operations, coefficients: list[float], z: Tensor, y: Tensor, out: Tensor) -> None:
+    # Horner: out = (c_K y + c_{K-1}) y + …, y = z / 6.  A constant (degree 0) is written by 0·y + c_0.
+    x(o.multiply, z, o.constant(1 / activations.HORNER_RADIUS), y)
+    lead, rest = (coefficients[-1], coefficients[-2::-1]) if len(coefficients) > 1 else (0.0, coefficients)
+    x(o.multiply, y, o.constant(lead), out)
+    x(o.add, out, o.constant(rest[0]), out)
+    for coefficient in rest[1:]:
+        x(o.multiply, out, y, out)
+        x(o.add, out, o.constant(coefficient), out)
+
+
+def _horner(degree: int) -> InPlace:
+    value, derivative = activations.horner_coefficients(degree)
+
+    def emit_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
+        _emit_polynomial(x, o, value, z, s, a)
+
+    def emit_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
+        _emit_polynomial(x, o, derivative, z, s, t)
+        x(o.multiply, d, t, d)
+
+    return InPlace(emit_value, emit_slope, keeps_z=True)
+
+
+IN_PLACE = {
+    "identity": InPlace(_identity_value, _identity_slope),
+    "relu": InPlace(_relu_value, _relu_slope),
+    "leaky_relu": InPlace(_leaky_relu_value, _leaky_relu_slope),
+    "sigmoid": InPlace(_sigmoid_value, _sigmoid_slope),
+    "tanh": InPlace(_tanh_value, _tanh_slope),
+    "softplus": InPlace(_softplus_value, _softplus_slope, keeps_z=True),
+    "gelu": InPlace(_gelu_value, _gelu_slope, keeps_z=True),
+    "silu": InPlace(_silu_value, _silu_slope, keeps_z=True),
+}
+
+
+def in_place(name: str) -> InPlace:
+    """The in-place activation of that name; raises UserError for an unknown one."""
+    degree = activations.horner_degree(name)
+    if degree:
+        return _horner(degree)
+    return IN_PLACE[activations.find(name).name]
+
+
+# --- buffers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """Buffers for B examples: per layer l, inputs ``h[l]`` (layers[l] + 1, B) and δ ``d[l]`` (layers[l], B)."""
+
+    h: list[Tensor]
+    z: list[Tensor]  # z[l] is what layer l - 1 put out; the memory of h[l] unless the activation needs z later
+    d: list[Tensor]
+    s: Tensor  # two scratch buffers, flat
+    t: Tensor
+    columns: Tensor  # (2, B): column maxima and sums of cross entropy
+
+
+def _make_block(network: Network, ops: Operations, keeps_z: bool, size: int) -> Block:
+    h: list[Tensor] = [None]
+    z: list[Tensor] = [None]
+    d: list[Tensor] = [None]
+    last = network.depth
+    for layer, units in enumerate(network.layers[1:], start=1):
+        ones = int(layer < last)
+        buffer = ops.empty(units + ones, size)
+        if ones:
+            buffer[units:] = 1.0
+        h.append(buffer)
+        z.append(ops.empty(units, size) if keeps_z and ones else buffer[:units])
+        d.append(ops.empty(units, size))
+    widest = max(network.layers[1:])
+    return Block(h, z, d, ops.empty(widest * size), ops.empty(widest * size), ops.empty(2, size))
+
+
+def block_sizes(n: int, limit: int) -> list[int]:
+    """Sizes of nearly equal blocks of at most ``limit`` that add up to ``n``."""
+    count = -(-n // limit)
+    return [n // count + (i < n % count) for i in range(count)]
+
+
+class StraightLine:
+    """A prepared problem as straight lines of calls: one for the step, and one for each phase.
+
+    ``block`` is the largest number of examples worked on at a time within a step.
+    """
+
+    def __init__(self, problem: Problem, ops: Operations, block: int) -> None:
+        self.problem = problem
+        self.ops = ops
+        network = problem.network
+        self.f = in_place(network.activation)
+        shapes = [(fan_out, fan_in + 1) for fan_in, fan_out in network.shapes]
+        ends = list(accumulate(rows * columns for rows, columns in shapes))
+        self.flat = ops.empty(ends[-1])
+        self.flat_gradient = ops.empty(ends[-1])
+        self.W = _views(self.flat, shapes, ends)
+        self.G = _views(self.flat_gradient, shapes, ends)
+        for view, w, b in zip(self.W, problem.parameters[0::2], problem.parameters[1::2], strict=True):
+            view[:] = ops.array(np.vstack([w, b]).T)
+        self.sizes = block_sizes(problem.n, block)
+        starts = [0, *accumulate(self.sizes)]
+        slices = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        ones = np.ones((problem.n, 1))
+        self.x = [ops.array(np.hstack([problem.inputs, ones])[rows].T) for rows in slices]
+        self.t = [ops.array(problem.targets[rows].T) for rows in slices]
+        self.losses = ops.empty(2, len(self.sizes))
+        self.losses[:] = 0.0
+        self._compile_step()
+        self._phases: dict[str, Program] = {}
+
+    # --- programs
+
+    def _compile_step(self) -> None:
+        """Block after block through one workspace per block size, then one update."""
+        workspaces = {size: self._block(size) for size in set(self.sizes)}
+        program: Program = []
+        for i, size in enumerate(self.sizes):
+            for emit in (self._emit_forward, self._emit_loss, self._emit_backward):
+                emit(_appender(program), i, workspaces[size])
+        self._emit_update(_appender(program))
+        self._program = program
+
+    def _phase(self, name: str) -> Program:
+        """Phases run over all examples, so every block keeps buffers of its own; made at the first call."""
+        if not self._phases:
+            blocks = [self._block(size) for size in self.sizes]
+            emitters = {"forward": self._emit_forward, "loss": self._emit_loss, "backward": self._emit_backward}
+            for phase, emit in emitters.items():
+                self._phases[phase] = program = []
+                for i, block in enumerate(blocks):
+                    emit(_appender(program), i, block)
+            self._phases["update"] = []
+            self._emit_update(_appender(self._phases["update"]))
+        return self._phases[name]
+
+    def _block(self, size: int) -> Block:
+        return _make_block(self.problem.network, self.ops, self.f.keeps_z, size)
+
+    def _emit_forward(self, x: Emit, i: int, block: Block) -> None:
+        h = self.x[i]
+        last = len(self.W)
+        for layer, W in enumerate(self.W, start=1):
+            z = block.z[layer]
+            x(self.ops.product, W, h, z)  # z_l = [W_l | b_l] [h_{l-1}; 1]
+            h = block.h[layer]
+            if layer < last:
+                self.f.value(x, self.ops, z, h[: len(z)], _like(block.s, z))  # h_l = f(z_l)
+
+    def _emit_loss(self, x: Emit, i: int, block: Block) -> None:
+        emit = {"mse": self._emit_mse, "cross_entropy": self._emit_cross_entropy}[self.problem.network.loss]
+        emit(x, i, block)
+
+    def _emit_mse(self, x: Emit, i: int, block: Block) -> None:
+        o, d = self.ops, block.d[-1]
+        x(o.subtract, block.h[-1], self.t[i], d)
+        flat = d.reshape(-1)
+        x(o.inner, flat, flat, self.losses[0, i : i + 1].reshape(()))  # Σ (y - t)²
+        x(o.multiply, d, o.constant(2.0 / (self.problem.n * self.problem.network.layers[-1])), d)
+
+    def _emit_cross_entropy(self, x: Emit, i: int, block: Block) -> None:
+        # loss = Σ log Σ e^(y - max y) - Σ t (y - max y);  δ = (softmax(y) - t) / n
+        o, y, d = self.ops, block.h[-1], block.d[-1]
+        peak, total = block.columns[0], block.columns[1]
+        x(o.column_max, y, peak)
+        x(o.subtract, y, peak, y)
+        x(o.exp, y, d)
+        x(o.column_sum, d, total)
+        x(o.divide, d, total, d)
+        x(o.subtract, d, self.t[i], d)
+        x(o.multiply, d, o.constant(1.0 / self.problem.n), d)
+        x(o.log, total, total)
+        x(o.total, total, self.losses[0, i : i + 1].reshape(()))
+        x(o.inner, self.t[i].reshape(-1), y.reshape(-1), self.losses[1, i : i + 1].reshape(()))
+
+    def _emit_backward(self, x: Emit, i: int, block: Block) -> None:
+        o = self.ops
+        gather = o.accumulate if i else o.product  # the first block overwrites what the last step left
+        for layer in range(len(self.W), 0, -1):
+            d = block.d[layer]
+            below = block.h[layer - 1] if layer > 1 else self.x[i]
+            x(gather, d, below.T, self.G[layer - 1])  # ∂L/∂[W_l | b_l] = δ_l [h_{l-1}; 1]^T
+            if layer > 1:
+                units = len(block.d[layer - 1])
+                x(o.product, self.W[layer - 1][:, :units].T, d, block.d[layer - 1])
+                z, s, t = block.z[layer - 1], _like(block.s, block.d[layer - 1]), _like(block.t, block.d[layer - 1])
+                # δ_{l-1} = (W_l^T δ_l) ∘ f'(z_{l-1})
+                self.f.slope(x, o, z, below[:units], block.d[layer - 1], s, t)
+
+    def _emit_update(self, x: Emit) -> None:
+        x(self.ops.multiply, self.flat_gradient, self.ops.constant(self.problem.learning_rate), self.scaled)
+        x(self.ops.subtract, self.flat, self.scaled, self.flat)
+
+    @property
+    def scaled(self) -> Tensor:
+        """Where an update puts η·gradient, so that the gradient survives it."""
+        if not hasattr(self, "_scaled"):
+            self._scaled = self.ops.empty(len(self.flat))
+        return self._scaled
+
+    # --- the protocol
+
+    def forward(self) -> None:
+        """z_l = W_l h_{l-1} + b_l,  h_l = f(z_l)."""
+        _run(self._phase("forward"))
+
+    def loss(self) -> None:
+        """The loss, and δ of the output layer."""
+        _run(self._phase("loss"))
+
+    def backward(self) -> None:
+        """All gradients."""
+        _run(self._phase("backward"))
+
+    def update(self) -> None:
+        """θ ← θ - η ∂L/∂θ."""
+        _run(self._phase("update"))
+
+    def step(self) -> None:
+        """All four, block by block."""
+        for call in self._program:
+            call()
+
+    def parameters(self) -> list[AnyArray]:
+        """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
+        return self._split(self.W)
+
+    def gradients(self) -> list[AnyArray]:
+        """As ``parameters``."""
+        return self._split(self.G)
+
+    def loss_value(self) -> float:
+        """The loss last computed."""
+        first, second = self.ops.numpy(self.losses).astype(np.float64).sum(axis=1)
+        outputs = self.problem.network.layers[-1] if self.problem.network.loss == "mse" else 1
+        return float((first - second) / (self.problem.n * outputs))
+
+    def _split(self, tensors: list[Tensor]) -> list[AnyArray]:
+        arrays = [self.ops.numpy(tensor) for tensor in tensors]
+        return [part.copy() for array in arrays for part in (array[:, :-1].T, array[:, -1])]
+
+
+def _run(program: Program) -> None:
+    for call in program:
+        call()
+
+
+def _appender(program: Program) -> Emit:
+    def emit(function: Callable[..., object], *operands: Tensor) -> None:
+        program.append(partial(function, *operands))
+
+    return emit
+
+
+def _views(flat: Tensor, shapes: list[tuple[int, int]], ends: list[int]) -> list[Tensor]:
+    return [
+        flat[end - rows * columns : end].reshape(rows, columns)
+        for (rows, columns), end in zip(shapes, ends, strict=True)
+    ]
+
+
+def _like(scratch: Tensor, tensor: Tensor) -> Tensor:
+    rows, columns = tensor.shape
+    return scratch[: rows * columns].reshape(rows, columns)

@@ -1,0 +1,68 @@
+"""PyTorch as its users write it: ``nn.Sequential``, autograd, ``torch.optim.SGD``; and the same under torch.compile."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from impls.interface import AnyArray, Problem
+from impls.torch_device import DTYPES, load, resolve, sequential, synchronize, to_numpy
+
+
+class TorchNN:
+    """Eager PyTorch on the CPU or a CUDA device."""
+
+    def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
+        self.device = resolve(device, threads)
+        options = {"device": self.device, "dtype": DTYPES[dtype]}
+        self.model = sequential(problem.network).to(**options)
+        load(self.model, problem)
+        self.inputs = torch.tensor(problem.inputs, **options)
+        if problem.network.loss == "cross_entropy":
+            self.criterion: nn.Module = nn.CrossEntropyLoss()
+            self.targets = torch.tensor(problem.targets.argmax(axis=1), device=self.device)
+        else:
+            self.criterion = nn.MSELoss()
+            self.targets = torch.tensor(problem.targets, **options)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=problem.learning_rate)
+        self.synchronize()
+
+    def forward(self) -> None:
+        """The model's outputs."""
+        self.outputs = self.model(self.inputs)
+
+    def loss(self) -> None:
+        """The criterion."""
+        self.value = self.criterion(self.outputs, self.targets)
+
+    def backward(self) -> None:
+        """Autograd, into fresh gradients."""
+        self.optimizer.zero_grad()
+        self.value.backward()
+
+    def update(self) -> None:
+        """``SGD.step``."""
+        self.optimizer.step()
+
+    def step(self) -> None:
+        """The training loop's body."""
+        self.value = self.criterion(self.model(self.inputs), self.targets)
+        self.optimizer.zero_grad()
+        self.value.backward()
+        self.optimizer.step()
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        synchronize(self.device)
+
+    def parameters(self) -> list[AnyArray]:
+        """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
+        return to_numpy(list(self.model.parameters()))
+
+    def gradients(self) -> list[AnyArray]:
+        """As ``parameters``."""
+        return to_numpy([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def loss_value(self) -> float:
+        """The loss last computed."""
+        return float(self.value.item())
