@@ -74,8 +74,8 @@ def write_whole(path: Path, text: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; finished files are untouched") from error
     finally:

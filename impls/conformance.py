@@ -61,8 +61,8 @@ class Expected:
     def _judge(self, what: str, error: float) -> float:
         if not error <= self.tolerance:  # NaN is a mismatch too
             raise Mismatch(
-                f"{what} differs from the float64 reference by {error:.2g} (relative norm), allowed {self.tolerance:g}, "
-                f"for layers {'-'.join(map(str, self.problem.network.layers))}, "
+                f"{what} differs from the float64 reference by {error:.2g} (relative norm), "
+                f"allowed {self.tolerance:g}, for layers {'-'.join(map(str, self.problem.network.layers))}, "
                 f"{self.problem.network.activation}, {self.problem.network.loss}, n={self.problem.n}"
             )
         return error

@@ -15,7 +15,7 @@ from impls import activations
 from impls.interface import AnyArray, Network, Problem
 from impls.losses import LOSSES
 
-jax.config.update("jax_enable_x64", True)  # float64 where it is asked for; float32 arrays stay float32
+jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # float64 where it is asked for; float32 stays float32
 
 XP = SimpleNamespace(
     **{
@@ -101,7 +101,7 @@ class JaxJit:
 
     def synchronize(self) -> None:
         """Wait for everything this problem holds."""
-        jax.block_until_ready({k: v for k, v in vars(self).items() if not k.startswith("_")})
+        jax.block_until_ready({k: v for k, v in vars(self).items() if not k.startswith("_")})  # type: ignore[no-untyped-call]
 
     def parameters(self) -> list[AnyArray]:
         """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""

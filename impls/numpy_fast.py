@@ -7,14 +7,14 @@ from scipy.linalg import get_blas_funcs
 from scipy.special import erf
 
 from impls.interface import AnyArray, Problem
-from impls.straight_line import StraightLine
+from impls.straight_line import Operations, StraightLine
 
 #: Examples worked on at a time within a step: 128 to 4,096 were tried on networks 64 to 512 wide; 512 was within a few
 #: per cent of the best for each, because a layer's block then stays in a 1 MiB L2 cache.
 BLOCK = 512
 
 
-class NumpyOperations:
+class NumpyOperations(Operations):
     """NumPy's ufuncs take their output as the last positional argument; products go to BLAS."""
 
     multiply, add, subtract, divide, maximum = np.multiply, np.add, np.subtract, np.divide, np.maximum
@@ -43,12 +43,12 @@ class NumpyOperations:
         self.gemm(1.0, b.T, a.T, beta=1.0, c=out.T, overwrite_c=1)
 
     def total(self, a: AnyArray, out: AnyArray) -> None:
-        np.add.reduce(a, 0, None, out)
+        np.add.reduce(a, axis=0, out=out)
 
     column_sum = total
 
     def column_max(self, a: AnyArray, out: AnyArray) -> None:
-        np.maximum.reduce(a, 0, None, out)
+        np.maximum.reduce(a, axis=0, out=out)
 
 
 class NumpyFast(StraightLine):

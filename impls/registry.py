@@ -48,6 +48,7 @@ class Entry:
     layer_kinds: tuple[str, ...] = ("dense",)
     quick: bool = True  # part of the smoke and quick sweeps
     peer: bool = False
+    slow: bool = False  # sweeps far smaller cells, to stay within the same time
     cost: Cost = Cost(2e-5)
 
     def missing(self) -> str | None:
@@ -87,6 +88,7 @@ ENTRIES = (
         "impls.python_scalars:PythonScalars",
         "pure Python scalars; counts every operation",
         dtypes=("float64",),
+        slow=True,
         cost=Cost(1e-5, operation_s=4e-8),
     ),
     Entry(
@@ -199,7 +201,7 @@ def own(target: str) -> Entry:
     if absent:
         raise UserError(f"{target} misses {', '.join(absent)}: see the Backprop protocol in impls/interface.py")
     whole = all(callable(getattr(found, method, None)) for method in (*PHASES, "gradients"))
-    declared = {
+    declared: dict[str, Any] = {
         field: tuple(getattr(found, field))
         for field in ("devices", "dtypes", "activations", "losses")
         if hasattr(found, field)

@@ -8,18 +8,19 @@ Layout, chosen for speed:
 
 * arrays are (features, examples): a layer's inputs are a contiguous (fan_in + 1, B) block whose last row is ones, and
   its weights and biases one (fan_out, fan_in + 1) matrix ``[W | b]``.  The bias costs no call of its own, forward
-  (``z = [W | b] [h; 1]``) or backward (``∂L/∂[W | b] = δ [h; 1]^T``), and every elementwise call sees contiguous memory;
+  (``z = [W | b] [h; 1]``) or backward (``∂L/∂[W | b] = δ [h; 1]^T``), and elementwise calls see contiguous memory;
 * parameters and gradients are views of one flat buffer each, so an update is two calls;
 * a step goes through the examples in blocks whose activations stay near the cache; gradients accumulate (beta = 1).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from typing import Any, Protocol
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -32,35 +33,39 @@ Call = Callable[[], object]
 Program = list[Call]
 
 
-class Operations(Protocol):
+class Operations(ABC):
     """What a library brings.  Every function writes into its last argument; operands may be 0-d constants."""
 
+    @abstractmethod
     def empty(self, *shape: int) -> Tensor: ...
+    @abstractmethod
     def array(self, values: AnyArray) -> Tensor: ...
+    @abstractmethod
     def constant(self, value: float) -> Tensor: ...
+    @abstractmethod
     def numpy(self, tensor: Tensor) -> AnyArray: ...
 
-    multiply: Callable[..., object]
-    add: Callable[..., object]
-    subtract: Callable[..., object]
-    divide: Callable[..., object]
-    maximum: Callable[..., object]
-    tanh: Callable[..., object]
-    exp: Callable[..., object]
-    log: Callable[..., object]
-    log1p: Callable[..., object]
-    expm1: Callable[..., object]
-    erf: Callable[..., object]
-    absolute: Callable[..., object]
-    negative: Callable[..., object]
-    sign: Callable[..., object]
-    copy: Callable[..., object]  # copy(source, out)
-    product: Callable[..., object]  # product(a, b, out): out = a b
-    accumulate: Callable[..., object]  # accumulate(a, b, out): out += a b
-    inner: Callable[..., object]  # inner(a, b, out): out = Σ a b over flat arrays, out 0-d
-    total: Callable[..., object]  # total(a, out): out = Σ a, out 0-d
-    column_sum: Callable[..., object]  # column_sum(a, out): (rows, B) -> (B,)
-    column_max: Callable[..., object]
+    # elementwise, as NumPy names them; typed Any because ufuncs, functions and methods all serve
+    multiply: Any
+    add: Any
+    subtract: Any
+    divide: Any
+    maximum: Any
+    tanh: Any
+    exp: Any
+    log: Any
+    log1p: Any
+    expm1: Any
+    erf: Any
+    absolute: Any
+    negative: Any
+    sign: Any
+    product: Any  # product(a, b, out): out = a b
+    accumulate: Any  # accumulate(a, b, out): out += a b
+    inner: Any  # inner(a, b, out): out = Σ a b over flat arrays, out 0-d
+    total: Any  # total(a, out): out = Σ a over a flat array, out 0-d
+    column_sum: Any  # column_sum(a, out): (rows, B) -> (B,)
+    column_max: Any
 
 
 # --- activations in place -------------------------------------------------------------------------------------------
@@ -290,7 +295,7 @@ class StraightLine:
             view[:] = ops.array(np.vstack([w, b]).T)
         self.sizes = block_sizes(problem.n, block)
         starts = [0, *accumulate(self.sizes)]
-        slices = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        slices = [slice(a, b) for a, b in pairwise(starts)]
         ones = np.ones((problem.n, 1))
         self.x = [ops.array(np.hstack([problem.inputs, ones])[rows].T) for rows in slices]
         self.t = [ops.array(problem.targets[rows].T) for rows in slices]
@@ -317,7 +322,8 @@ class StraightLine:
             blocks = [self._block(size) for size in self.sizes]
             emitters = {"forward": self._emit_forward, "loss": self._emit_loss, "backward": self._emit_backward}
             for phase, emit in emitters.items():
-                self._phases[phase] = program = []
+                program: Program = []
+                self._phases[phase] = program
                 for i, block in enumerate(blocks):
                     emit(_appender(program), i, block)
             self._phases["update"] = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from impls.interface import AnyArray, Problem
-from impls.straight_line import StraightLine
+from impls.straight_line import Operations, StraightLine
 from impls.torch_device import DTYPES, resolve, synchronize
 
 #: Rows in cache on a CPU, as in ``numpy_fast``; a GPU wants all the work in one launch.
@@ -23,7 +23,7 @@ def _writes_last(function: Any) -> Any:
     return staticmethod(call)
 
 
-class TorchOperations:
+class TorchOperations(Operations):
     """torch functions with the output as the last positional argument."""
 
     multiply, add, subtract, divide = (_writes_last(f) for f in (torch.mul, torch.add, torch.sub, torch.div))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -14,7 +16,7 @@ class TorchNN:
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
         self.device = resolve(device, threads)
-        options = {"device": self.device, "dtype": DTYPES[dtype]}
+        options: dict[str, Any] = {"device": self.device, "dtype": DTYPES[dtype]}
         self.model = sequential(problem.network).to(**options)
         load(self.model, problem)
         self.inputs = torch.tensor(problem.inputs, **options)

@@ -1,0 +1,84 @@
+"""What can be measured: points of a sweep, and cells, which are a point measured for one phase of one implementation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from impls import activations, counts
+from impls.interface import Network
+from impls.registry import Entry
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network and a number of examples, the axes it lies on, and whether fits may see it."""
+
+    network: Network
+    n: int
+    axes: tuple[str, ...]
+    heldout: bool = False
+    by_phase: bool = True  # measured phase by phase too, not as a step only
+
+    @property
+    def label(self) -> str:
+        """Short, unique and readable: ``64-128-128-10 horner-4 mse n=256``."""
+        network = self.network
+        return f"{'-'.join(map(str, network.layers))} {network.activation} {network.loss} n={self.n}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how an implementation runs."""
+
+    entry: Entry
+    device: str
+    dtype: str
+    threads: int
+
+    @property
+    def label(self) -> str:
+        """``numpy cpu float32``."""
+        return f"{self.entry.name} {self.device} {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a sweep for one phase: what gets a row in the report."""
+
+    setting: Setting
+    point: Point
+    phase: str
+
+    @property
+    def label(self) -> str:
+        """The cell's name in files and messages."""
+        return f"{self.setting.label} {self.point.label} {self.phase}"
+
+
+def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
+    """The part of ``extra_info`` that is known before anything is measured."""
+    setting, point, network = cell.setting, cell.point, cell.point.network
+    return {
+        "impl": setting.entry.name,
+        "device": setting.device,
+        "dtype": setting.dtype,
+        "threads": setting.threads,
+        "data": data,
+        "architecture": "mlp",
+        "layers": list(network.layers),
+        "activation": network.activation,
+        "loss": network.loss,
+        "optimizer": "gradient-descent",
+        "phase": cell.phase,
+        "axis": ",".join(point.axes),
+        "heldout": point.heldout,
+        "n": point.n,
+        "m": network.m,
+        "p": activations.find(network.activation).p,
+        "u": network.u,
+        "width": network.width,
+        "depth": network.depth,
+        "operations": counts.operations(network, point.n),
+        "seed": seed,
+    }

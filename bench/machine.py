@@ -1,0 +1,121 @@
+"""Facts about this machine, its libraries and its noise, for every file that is written and for ``doctor``."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+#: Libraries whose version a result depends on.
+LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "scikit-learn", "autograd", "pytest-benchmark")
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@functools.cache
+def facts() -> dict[str, Any]:
+    """Machine facts for ``machine_info``; slow look-ups are done once."""
+    return {
+        "cpu_model": cpu_model(),
+        "caches": caches(),
+        "blas": blas(),
+        "libraries": libraries(),
+        "affinity": affinity(),
+        "memory_bytes": memory_bytes()["total"],
+        "accelerators": accelerators(),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's own name."""
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def caches() -> dict[str, str]:
+    """Cache sizes of the first core: ``{"L1d": "32K", …}``."""
+    found = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (_read(index / name).strip() for name in ("level", "type", "size"))
+        found[f"L{level}{ {'Data': 'd', 'Instruction': 'i'}.get(kind, '') }"] = size
+    return found
+
+
+def blas() -> list[dict[str, Any]]:
+    """BLAS and OpenMP pools loaded in this process, as threadpoolctl sees them."""
+    from threadpoolctl import threadpool_info
+
+    keys = ("user_api", "internal_api", "version", "architecture", "num_threads")
+    return [{key: pool.get(key) for key in keys} for pool in threadpool_info()]
+
+
+def libraries() -> dict[str, str]:
+    """Versions of the libraries that are installed; none is imported."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def affinity() -> list[int]:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def memory_bytes() -> dict[str, int]:
+    """Total and available memory, by /proc/meminfo; zeros where there is none."""
+    rows = dict(line.split(":") for line in _read("/proc/meminfo").splitlines() if ":" in line)
+    kib = {key: int(value.split()[0]) for key, value in rows.items() if value.split()}
+    return {"total": kib.get("MemTotal", 0) * 1024, "available": kib.get("MemAvailable", 0) * 1024}
+
+
+def accelerators() -> list[str]:
+    """NVIDIA devices the driver shows; no library is imported to find out."""
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    models = [line.partition(":")[2].strip() for card in cards for line in _read(card).splitlines() if "Model" in line]
+    return models or [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def load_average() -> float:
+    """Runnable processes over the last minute."""
+    return os.getloadavg()[0]
+
+
+def warnings() -> list[str]:
+    """What would spoil a run, in words."""
+    found = []
+    if load_average() > 0.5:
+        found.append(f"load average is {load_average():.2f}: other work is running; stop it, or expect wider intervals")
+    if len(affinity()) < 2:
+        found.append("one core only: the harness shares it with what it measures")
+    if memory_bytes()["available"] and memory_bytes()["available"] < 2 << 30:
+        found.append(f"only {memory_bytes()['available'] / 2**30:.1f} GiB of memory are free: large cells are left out")
+    for supply in Path("/sys/class/power_supply").glob("*/status"):
+        if _read(supply).strip() == "Discharging":
+            found.append("running on battery: the clock will drop")
+    governors = {_read(path).strip() for path in Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")}
+    if governors - {"performance"}:
+        found.append(f"frequency governor is {', '.join(sorted(governors))}: speeds change; 'performance' is steadier")
+    found += [
+        f"{name}={os.environ[name]} is set and will be overridden by --threads"
+        for name in THREAD_VARIABLES
+        if name in os.environ
+    ]
+    return found
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,299 @@
+"""From settings to an ordered list of cells: what is measured, in which order, what is left out and why, for how long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from backprop_files import UserError
+from bench import machine, profiles
+from bench.cells import Cell, Point, Setting
+from bench.profiles import Profile
+from impls import counts, registry
+from impls.interface import PHASES
+from impls.names import nearest
+from impls.problem import DATA, DIGITS_ROWS
+from impls.registry import Entry
+
+ALL_PHASES = ("step", *PHASES)
+#: Share of the free memory that a cell may be estimated to need.
+MEMORY_SHARE = 0.8
+#: However short the budget, a cell is measured this long, or not at all.
+LEAST_S = 0.01
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for; everything else follows from it."""
+
+    profile: str = "quick"
+    impls: tuple[str, ...] = ()  # registered names; empty: the profile's own choice, unless `own` has some
+    own: tuple[str, ...] = ()  # file.py:Class
+    device: str = "cpu"
+    threads: int = 1
+    dtype: str = ""  # empty: float32 where the implementation has it, else its own
+    phases: tuple[str, ...] = ALL_PHASES
+    seed: int = 0
+    data: str = "synthetic"
+    passes: int = 0  # 0: the profile's
+    budget_s: float | None = None  # None: the profile's
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point for one implementation in one pass, with its phases: prepared once, checked once, timed."""
+
+    pass_number: int
+    setting: Setting
+    point: Point
+    phases: tuple[str, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """One for each phase."""
+        return [Cell(self.setting, self.point, phase) for phase in self.phases]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same in every pass."""
+        return self.setting.label, self.point.label
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs in the order they are done, and what was left out beforehand, with the reason."""
+
+    settings: Settings
+    profile: Profile
+    passes: int
+    jobs: list[Job]
+    left_out: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The settings, for the files."""
+        settings = self.settings
+        return {
+            "profile": self.profile.name,
+            "impls": list(dict.fromkeys(job.setting.entry.name for job in self.jobs)),
+            "device": settings.device,
+            "dtype": settings.dtype or "float32 where the implementation has it",
+            "threads": settings.threads,
+            "phases": list(settings.phases),
+            "data": settings.data,
+            "passes": self.passes,
+            "seed": settings.seed,
+            "budget_s": self.budget_s,
+        }
+
+    @property
+    def budget_s(self) -> float | None:
+        """Seconds for the whole run, None for as long as it takes."""
+        return self.settings.budget_s if self.settings.budget_s is not None else self.profile.budget_s
+
+
+def make(settings: Settings) -> Plan:
+    """Plan a run.  Raises UserError for anything unknown, absent, or when no cell is left."""
+    profile = profiles.find(settings.profile)
+    _check(settings)
+    passes = settings.passes or profile.passes
+    left_out: list[dict[str, Any]] = []
+    ready: list[tuple[Setting, list[Job]]] = []
+    for entry in _entries(settings, profile):
+        setting = _setting(entry, settings, left_out)
+        if setting:
+            ready.append((setting, list(_jobs(setting, settings, profile, left_out))))
+    jobs = [job for number in range(1, passes + 1) for job in _shuffled(ready, number, settings.seed)]
+    if not jobs:
+        reasons = "; ".join(dict.fromkeys(str(row["reason"]) for row in left_out)) or "nothing matches"
+        raise UserError(f"no cell is selected: {reasons}")
+    return Plan(settings, profile, passes, jobs, left_out, _notes(settings, jobs))
+
+
+def _check(settings: Settings) -> None:
+    for phase in settings.phases:
+        if phase not in ALL_PHASES:
+            raise UserError(nearest("phase", phase, ALL_PHASES))
+    if settings.dtype and settings.dtype not in registry.DTYPES:
+        raise UserError(nearest("dtype", settings.dtype, registry.DTYPES))
+    if settings.data not in DATA:
+        raise UserError(nearest("data set", settings.data, DATA))
+    if settings.data == "digits":
+        from impls.problem import digits
+
+        digits()  # says what to install where scikit-learn is missing
+    if settings.passes < 0:
+        raise UserError(f"--passes {settings.passes}: give 1 or more")
+    if settings.budget_s is not None and not settings.budget_s > 0:
+        raise UserError(f"--budget {settings.budget_s:g}: give a positive number of seconds")
+    if settings.seed < 0:
+        raise UserError(f"seed {settings.seed}: give 0 or more")
+    _check_device(settings.device)
+
+
+def _check_device(device: str) -> None:
+    known = list(dict.fromkeys(name for entry in registry.ENTRIES for name in entry.devices))
+    kind, _, index = device.partition(":")
+    if kind not in known or (index and not index.isdigit()):
+        raise UserError(nearest("device", device, known))
+    found = machine.accelerators()
+    if kind != "cpu" and int(index or 0) >= len(found):
+        raise UserError(
+            f"device '{device}' is absent: {len(found)} accelerators are visible here; 'cpu' is always there"
+        )
+
+
+def _entries(settings: Settings, profile: Profile) -> list[Entry]:
+    own = [registry.own(target) for target in settings.own]
+    chosen = registry.select(settings.impls)
+    if not chosen and not own:
+        chosen = [entry for entry in registry.ENTRIES if entry.quick or profile.name == "full"]
+    entries = [*chosen, *own]
+    names = [entry.name for entry in entries]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"implementation '{twice.pop()}' is asked for twice: rename the class, or ask once")
+    return entries
+
+
+def _setting(entry: Entry, settings: Settings, left_out: list[dict[str, Any]]) -> Setting | None:
+    """Where the entry runs; None, with the reason noted, where it cannot.  A named one that is missing is an error."""
+    reason = entry.missing()
+    if reason and entry.name in settings.impls:
+        raise UserError(f"implementation '{entry.name}' cannot run: {reason}")
+    dtype = settings.dtype or ("float32" if "float32" in entry.dtypes else entry.dtypes[0])
+    device = _device_of(entry, settings.device)
+    if reason is None and device is None:
+        reason = f"{entry.name} has no device '{settings.device}'"
+    if reason is None and dtype not in entry.dtypes:
+        reason = f"{entry.name} computes in {', '.join(entry.dtypes)} only"
+    if reason or device is None:
+        left_out.append({"impl": entry.name, "cell": "all", "reason": reason})
+        return None
+    return Setting(entry, device, dtype, settings.threads)
+
+
+def _device_of(entry: Entry, device: str) -> str | None:
+    """``cuda`` and ``gpu`` are two libraries' names for the same thing."""
+    kind, colon, index = device.partition(":")
+    for name in (kind, {"cuda": "gpu", "gpu": "cuda"}.get(kind, kind)):
+        if name in entry.devices:
+            return f"{name}{colon}{index}"
+    return None
+
+
+def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list[dict[str, Any]]) -> Iterable[Job]:
+    memory = machine.memory_bytes()["available"]
+    for point in profiles.points(profile, setting.entry, settings.seed):
+        reason = _unfit(setting, point, profile, memory)
+        wanted = settings.phases if point.by_phase else ("step",)
+        phases = tuple(p for p in ALL_PHASES if p in wanted and p in settings.phases and p in setting.entry.phases)
+        if reason:
+            left_out.append({"impl": setting.entry.name, "cell": point.label, "reason": reason})
+        elif phases:
+            yield from (Job(0, setting, point, phases),)
+
+
+def _unfit(setting: Setting, point: Point, profile: Profile, memory: int) -> str | None:
+    """Why a point cannot be measured here, by an estimate made beforehand."""
+    incapable = setting.entry.cannot(point.network)
+    if incapable:
+        return incapable
+    needed = counts.bytes_estimate(point.network, point.n, 8 if setting.dtype == "float64" else 4)
+    if memory and setting.device == "cpu" and needed > MEMORY_SHARE * memory:
+        return f"would need about {needed / 2**30:.1f} GiB, {memory / 2**30:.1f} GiB are free"
+    step = step_estimate_s(setting, point)
+    if step > profile.longest_step_s:
+        return f"a step would take about {step:.1f} s; profile '{profile.name}' stops at {profile.longest_step_s:g} s"
+    return None
+
+
+def step_estimate_s(setting: Setting, point: Point) -> float:
+    """Seconds a step may take, from the registry's rough figures; only to plan with."""
+    cost = setting.entry.cost
+    return cost.step_s + point.n * cost.example_s + profiles.work(point) * cost.operation_s
+
+
+def _shuffled(ready: list[tuple[Setting, list[Job]]], number: int, seed: int) -> Iterable[Job]:
+    """One pass: implementations in shuffled order, each with its points in an order of its own."""
+    rng = Random(f"{seed}/{number}")
+    for setting, jobs in rng.sample(ready, len(ready)):
+        for job in rng.sample(jobs, len(jobs)):
+            yield Job(number, setting, job.point, job.phases)
+
+
+def _notes(settings: Settings, jobs: list[Job]) -> list[str]:
+    notes = []
+    if settings.data == "digits" and any(job.point.n > DIGITS_ROWS for job in jobs):
+        notes.append(f"the digits have {DIGITS_ROWS:,} rows; cells with more examples repeat them")
+    return notes
+
+
+class Budget:
+    """Shares the time that is left among the jobs that are left; the largest are given up first.
+
+    What a job costs beside its timed seconds (preparation, compilation, the check) is learned from the passes before.
+    """
+
+    def __init__(self, plan: Plan, now: float | None = None) -> None:
+        self.cell_s = plan.profile.cell_s
+        started = time.monotonic() if now is None else now
+        self.deadline = None if plan.budget_s is None else started + plan.budget_s
+        self.remaining = list(plan.jobs)
+        self.given_up: set[int] = set()  # id of a job
+        self._learned: dict[tuple[str, str], float] = {}
+        self._startup: dict[str, float] = {}
+
+    def seconds_for(self, job: Job, now: float) -> float | None:
+        """Seconds to time each loop of ``job``, which is done next; None if the budget gives it up."""
+        position = next(i for i, candidate in enumerate(self.remaining) if candidate is job)
+        del self.remaining[:position]
+        if self.deadline is None:
+            self.remaining.pop(0)
+            return self.cell_s
+        left = self.deadline - now
+        candidates = [j for j in self.remaining if id(j) not in self.given_up]
+        overhead = {id(j): self._overhead(j) for j in candidates}
+        needed = sum(overhead.values()) + self._starts(candidates)
+        loops = sum(map(_loops, candidates))
+        for largest in sorted(candidates, key=lambda j: step_estimate_s(j.setting, j.point), reverse=True):
+            if needed + loops * LEAST_S <= left:
+                break
+            self.given_up.add(id(largest))
+            needed -= overhead[id(largest)]
+            loops -= _loops(largest)
+        self.remaining.pop(0)
+        if id(job) in self.given_up:
+            return None
+        return min(self.cell_s, max(LEAST_S, (left - needed) / max(loops, 1)))
+
+    def spent(self, job: Job, wall_s: float, seconds: float) -> None:
+        """Learn what a job took in all."""
+        self._learned[job.key] = max(0.0, wall_s - seconds * _loops(job))
+
+    def started(self, setting: Setting, wall_s: float) -> None:
+        """Learn what starting a worker took."""
+        self._startup[setting.label] = wall_s
+
+    def _overhead(self, job: Job) -> float:
+        if job.key in self._learned:
+            return self._learned[job.key]
+        cost = job.setting.entry.cost
+        # checked against the reference, warmed up, and at least three rounds, however long a step is
+        return 0.01 + cost.first_call_s * len(job.phases) ** 0.5 + 8 * step_estimate_s(job.setting, job.point)
+
+    def _starts(self, jobs: list[Job]) -> float:
+        """Start-up of the workers still to come."""
+        workers = [key for key, _ in groupby(jobs, key=lambda j: (j.pass_number, j.setting.label))]
+        return sum(self._startup.get(label, 2.0) for _, label in workers[1:])
+
+
+def _loops(job: Job) -> int:
+    """Timed loops of a job: the step, and the phases together."""
+    return ("step" in job.phases) + any(phase != "step" for phase in job.phases)

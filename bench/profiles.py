@@ -1,0 +1,177 @@
+"""Sweeps as data: which points a profile measures, how often and for how long.
+
+Axes move one thing from a centre: ``examples`` n, ``depth`` (m linear), ``width`` (m quadratic), ``activation``
+(horner-K, p = 4K), ``functions`` (the real activations, one table); ``joint`` is a random design over all four whose
+largest cells, 8 to 16 times the largest work fitted, are held out to judge the laws by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backprop_files import UserError
+from bench.cells import Point
+from impls import activations, counts
+from impls.interface import Network
+from impls.names import nearest
+from impls.registry import Entry
+
+INPUTS, OUTPUTS = 64, 10
+#: Held-out cells have this many times the work of the largest cell that may be fitted.
+HELDOUT_WORK = (8.0, 16.0)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values each axis takes, and the centre it starts from: ``hidden`` layers of ``width`` units, ``n`` examples."""
+
+    n: int
+    width: int
+    hidden: int
+    degree: int
+    examples: tuple[int, ...]
+    depths: tuple[int, ...]  # hidden layers
+    widths: tuple[int, ...]
+    degrees: tuple[int, ...]
+    joint: int = 0
+    heldout: int = 0
+    functions: bool = True
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A sweep: how many passes, how many seconds to measure a cell in each, and where."""
+
+    name: str
+    passes: int
+    cell_s: float
+    budget_s: float | None
+    usual: Range
+    slow: Range  # for implementations that take as long over far smaller cells
+    longest_step_s: float  # cells whose step is estimated longer are left out, and named
+
+
+_SMOKE = Range(64, 32, 2, 4, (8, 32, 128), (1, 2, 4), (16, 64, 128), (1, 4, 16), functions=False)
+_QUICK = Range(
+    256,
+    128,
+    2,
+    4,
+    (1, 4, 16, 64, 256, 1024, 2048),
+    (1, 2, 4, 8, 16),
+    (16, 32, 64, 128, 256, 512),
+    (1, 2, 4, 8, 16, 32),
+    joint=20,
+    heldout=5,
+)
+_FULL = replace(
+    _QUICK,
+    examples=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+    depths=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+    widths=(8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
+    degrees=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
+    joint=80,
+    heldout=16,
+)
+_SLOW_SMOKE = Range(4, 16, 2, 4, (2, 8, 32), (1, 2, 4), (4, 8, 16), (1, 4, 16), functions=False)
+_SLOW_QUICK = Range(
+    4,
+    16,
+    2,
+    4,
+    (1, 2, 4, 8, 16),
+    (1, 2, 4, 8),
+    (4, 8, 16, 32),
+    (1, 2, 4, 8, 16, 32),
+    joint=14,
+    heldout=4,
+)
+_SLOW_FULL = replace(_SLOW_QUICK, examples=(1, 2, 4, 8, 16, 32), widths=(4, 8, 16, 24, 32, 48), joint=40, heldout=8)
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("smoke", 2, 0.02, 75.0, _SMOKE, _SLOW_SMOKE, 0.2),
+        Profile("quick", 3, 0.05, 200.0, _QUICK, _SLOW_QUICK, 0.5),
+        Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
+    )
+}
+
+
+def find(name: str) -> Profile:
+    """The profile of that name.  Raises UserError with the nearest known one."""
+    if name not in PROFILES:
+        raise UserError(nearest("profile", name, PROFILES))
+    return PROFILES[name]
+
+
+def points(profile: Profile, entry: Entry, seed: int) -> list[Point]:
+    """All points an implementation is asked for, each once, with every axis it lies on.
+
+    An implementation without ``horner-K`` runs the axes with its ``tanh``; what it cannot do even so, the plan names.
+    """
+    chosen = profile.slow if entry.slow else profile.usual
+    merged: dict[tuple[Network, int], Point] = {}
+    for point in (*_axes(chosen), *_joint(chosen, seed)):
+        able = point
+        if entry.cannot(point.network) and not {"functions", "activation"} & set(point.axes):
+            able = replace(point, network=replace(point.network, activation="tanh"))
+        key = (able.network, able.n)
+        known = merged.get(key)
+        merged[key] = replace(known, axes=(*known.axes, *able.axes)) if known else able
+    return list(merged.values())
+
+
+def _network(chosen: Range, width: int | None = None, hidden: int | None = None, activation: str = "") -> Network:
+    layers = (INPUTS, *[width or chosen.width] * (hidden or chosen.hidden), OUTPUTS)
+    return Network(layers, activation or f"horner-{chosen.degree}")
+
+
+def _axes(chosen: Range) -> Iterator[Point]:
+    for n in chosen.examples:
+        yield Point(_network(chosen), n, ("examples",))
+    for hidden in chosen.depths:
+        yield Point(_network(chosen, hidden=hidden), chosen.n, ("depth",))
+    for width in chosen.widths:
+        yield Point(_network(chosen, width=width), chosen.n, ("width",))
+    for degree in chosen.degrees:
+        yield Point(_network(chosen, activation=f"horner-{degree}"), chosen.n, ("activation",))
+    for name in activations.PLAIN_NAMES if chosen.functions else ():
+        yield Point(_network(chosen, activation=name), chosen.n, ("functions",), by_phase=False)
+
+
+def work(point: Point) -> int:
+    """Operations of one step: the size of a cell."""
+    return counts.total(point.network, point.n)
+
+
+def _joint(chosen: Range, seed: int) -> Iterator[Point]:
+    """Log-uniform draws of (n, width, hidden, K): those no larger than the axes' largest cell are fitted, and those
+    with 8 to 16 times that work are held out.
+    """
+    largest = max((work(point) for point in _axes(chosen)), default=0)
+    rng = np.random.default_rng([seed, chosen.joint, chosen.heldout])
+    wanted = {False: chosen.joint, True: chosen.heldout}
+    seen: set[tuple[Network, int]] = set()
+    while any(wanted.values()):
+        # held-out cells are large in every way, so the draw goes beyond the axes' ends
+        n, width, hidden, degree = (
+            round(float(np.exp(rng.uniform(np.log(values[0]), np.log(values[-1] * stretch)))))
+            for values, stretch in (
+                (chosen.examples, 4),
+                (chosen.widths, 2),
+                (chosen.depths, 1),
+                (chosen.degrees, 1),
+            )
+        )
+        point = Point(_network(chosen, width, hidden, f"horner-{degree}"), n, ("joint",), by_phase=False)
+        share = work(point) / largest
+        heldout = HELDOUT_WORK[0] <= share <= HELDOUT_WORK[1]
+        key = (point.network, n)
+        if (heldout or share <= 1) and wanted[heldout] and key not in seen:
+            seen.add(key)
+            wanted[heldout] -= 1
+            yield replace(point, heldout=heldout)

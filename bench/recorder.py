@@ -1,0 +1,210 @@
+"""Runs a plan, job by job, in worker processes; hands measured rounds to pytest-benchmark; keeps what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backprop_files import SCHEMA_VERSION, UserError
+from bench import process
+from bench.cells import Cell, Setting, facts
+from bench.plan import Budget, Job, Plan
+from bench.process import CellFailed, WorkerFailed, WorkerProcess
+
+
+class LeftOut(Exception):
+    """The budget gave this cell up."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell in one pass: rounds for pytest-benchmark's statistics, and its ``extra_info``."""
+
+    seconds: list[float]
+    extra_info: dict[str, Any]
+
+
+@dataclass
+class Recorder:
+    """The state of a run.  One worker is alive at a time."""
+
+    plan: Plan
+    notes: list[str] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    watch: Callable[[Job], None] = lambda job: None
+
+    def __post_init__(self) -> None:
+        process.check_threads(self.plan.settings.threads)
+        self.notes += self.plan.notes
+        self.left_out += self.plan.left_out
+        self._cpus = process.pick_cpus(self.plan.settings.threads)
+        self._scratch = Path(tempfile.mkdtemp(prefix="backprop-bench-"))
+        self._worker: WorkerProcess | None = None
+        self._worker_key: tuple[int, str] | None = None
+        self._dead: dict[tuple[int, str], str] = {}
+        self._done: tuple[Job, dict[str, Any]] | None = None
+        self._hold: dict[str, Any] = {}
+        self._budget: Budget | None = None
+
+    def open(self) -> None:
+        """Move the harness off the cores that measure, and check the user's own implementations."""
+        warning = process.keep_off(self._cpus)
+        if warning:
+            self.notes.append(warning)
+        for setting in {job.setting.label: job.setting for job in self.plan.jobs}.values():
+            if setting.entry.summary == "your own":
+                self._check_own(setting)
+        self._budget = Budget(self.plan)
+
+    def close(self) -> None:
+        """End the worker, drop compiled code."""
+        if self._worker:
+            self._worker.stop()
+            self._worker = None
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def measure(self, job: Job, cell: Cell) -> Measured:
+        """Rounds of one cell.  The phases of a job are measured together at the first of them.
+
+        Raises LeftOut, CellFailed or WorkerFailed.
+        """
+        if self._done is None or self._done[0] is not job:
+            self._done = None
+            self._done = (job, self._measure_job(job))
+        result = self._done[1][cell.phase]
+        if isinstance(result, Exception):
+            raise result
+        return self._measured(job, cell, result)
+
+    def _measure_job(self, job: Job) -> dict[str, Any]:
+        """Answers by phase; an exception in place of an answer is raised for every phase of the job."""
+        self.watch(job)
+        try:
+            return self._ask(job)
+        except (LeftOut, CellFailed, WorkerFailed) as error:
+            row = {
+                "impl": job.setting.entry.name,
+                "cell": job.point.label,
+                "pass": job.pass_number,
+                "reason": str(error),
+            }
+            (self.left_out if isinstance(error, LeftOut) else self.failed).append(row)
+            return dict.fromkeys(job.phases, error)
+
+    def _ask(self, job: Job) -> dict[str, Any]:
+        assert self._budget is not None
+        seconds = self._budget.seconds_for(job, time.monotonic())
+        if seconds is None:
+            raise LeftOut("the time budget was spent on smaller cells")
+        worker = self._worker_for(job)
+        network = job.point.network
+        start = time.monotonic()
+        try:
+            answer = worker.ask(
+                {
+                    "op": "measure",
+                    "layers": network.layers,
+                    "activation": network.activation,
+                    "loss": network.loss,
+                    "n": job.point.n,
+                    "phases": job.phases,
+                    "seconds": seconds,
+                },
+                timeout_s=_patience_s(job),
+            )
+        except WorkerFailed as error:
+            self._bury(job, str(error))
+            raise
+        self._budget.spent(job, time.monotonic() - start, seconds)
+        phases: dict[str, Any] = answer["phases"]
+        return phases
+
+    def _worker_for(self, job: Job) -> WorkerProcess:
+        """The worker of this pass and implementation; a fresh process if the last one was another's."""
+        key = (job.pass_number, job.setting.label)
+        if key in self._dead:
+            raise WorkerFailed(self._dead[key])
+        if self._worker_key != key or self._worker is None:
+            self._start(job, key)
+        assert self._worker is not None
+        return self._worker
+
+    def _start(self, job: Job, key: tuple[int, str]) -> None:
+        if self._worker:
+            self._worker.stop()
+        log = self._scratch / f"{job.setting.entry.name}-pass{job.pass_number}.log"
+        start = time.monotonic()
+        self._worker, self._worker_key = WorkerProcess(job.setting, self._cpus, self._scratch / "compiled", log), key
+        try:
+            self._hold = self._worker.start(self.plan.settings.data, self.plan.settings.seed)
+        except (CellFailed, WorkerFailed) as error:
+            self._bury(job, str(error))
+            raise WorkerFailed(str(error)) from error
+        assert self._budget is not None
+        self._budget.started(job.setting, time.monotonic() - start)
+
+    def _bury(self, job: Job, reason: str) -> None:
+        """The rest of this pass's cells of the implementation fail with the same reason; others go on."""
+        self._dead[job.pass_number, job.setting.label] = reason
+        if self._worker:
+            self._worker.stop()
+        self._worker = None
+
+    def _check_own(self, setting: Setting) -> None:
+        """The user's own implementation must agree with the reference before anything is timed."""
+        worker = WorkerProcess(setting, self._cpus, None, self._scratch / f"{setting.entry.name}-check.log")
+        try:
+            worker.start(self.plan.settings.data, self.plan.settings.seed)
+            worker.ask({"op": "check"}, timeout_s=120.0)
+        except (CellFailed, WorkerFailed) as error:
+            raise UserError(f"own implementation '{setting.entry.target}': {error}") from error
+        finally:
+            worker.stop()
+
+    def _measured(self, job: Job, cell: Cell, result: dict[str, Any]) -> Measured:
+        settings = self.plan.settings
+        return Measured(
+            list(result["seconds"]),
+            {
+                "schema_version": SCHEMA_VERSION,
+                **facts(cell, settings.data, settings.seed),
+                "reference_s": list(result["reference_s"]),
+                "pass": job.pass_number,
+                "first_call_s": result["first_call_s"],
+                "peak_bytes": result["peak_bytes"],
+                **self._hold["ceilings"],
+                "settled": result["settled"],
+                "dropped_rounds": result["dropped"],
+                "started_at": result["started_at"],
+                "iterations": result["iterations"],
+                "threads_seen": self._hold["threads_seen"] if cell.phase == job.phases[0] else None,
+            },
+        )
+
+
+def _patience_s(job: Job) -> float:
+    """How long an answer may take before the worker is given up for hung."""
+    from bench.plan import step_estimate_s
+
+    return (
+        60.0
+        + 10 * job.setting.entry.cost.first_call_s * len(job.phases)
+        + 200 * step_estimate_s(job.setting, job.point)
+    )
+
+
+@contextlib.contextmanager
+def recording(recorder: Recorder) -> Any:
+    """Open and close a recorder."""
+    try:
+        recorder.open()
+        yield recorder
+    finally:
+        recorder.close()

@@ -1,0 +1,232 @@
+"""The process that measures: one implementation, one pass, pinned before any library is imported.
+
+It reads one JSON request a line from standard input and answers each with one JSON line on the descriptor it was
+given.  Whatever the libraries print goes to the log, never into the answers.
+
+Requests: ``{"op": "start", ...}`` first, then ``{"op": "measure", ...}`` for every point.
+Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from typing import Any
+
+
+def main(answers: int) -> None:
+    """Serve requests until standard input closes."""
+    if hasattr(os, "sched_setaffinity"):
+        cpus = json.loads(os.environ.get("BACKPROP_BENCH_CPUS", "[]"))
+        if cpus:
+            with contextlib.suppress(OSError):  # a container may forbid it; the start answer says what holds
+                os.sched_setaffinity(0, cpus)
+    _offer_to_the_oom_killer()
+    worker: Worker | None = None
+    with os.fdopen(answers, "w") as out:
+        for line in sys.stdin:
+            request = json.loads(line)
+            try:
+                if request["op"] == "start":
+                    worker = Worker(request)
+                    answer = worker.started()
+                elif worker is not None:
+                    answer = {"measure": worker.measure, "check": worker.check}[request["op"]](request)
+                answer["ok"] = True
+            except MemoryError:
+                answer = {"ok": False, "kind": "memory", "reason": "out of memory"}
+            except Exception as error:
+                answer = {"ok": False, "kind": _kind(error), "reason": _one_line(error)}
+            out.write(json.dumps(answer) + "\n")
+            out.flush()
+
+
+def _kind(error: Exception) -> str:
+    name = type(error).__name__
+    if name == "Mismatch":
+        return "mismatch"
+    return "memory" if "OutOfMemory" in name or "RESOURCE_EXHAUSTED" in str(error) else "error"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:400]
+    return text if type(error).__name__ in ("Mismatch", "UserError") else f"{type(error).__name__}: {text}"
+
+
+def _offer_to_the_oom_killer() -> None:
+    """If memory runs out, this process goes, not the one that holds the results."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("1000")
+
+
+class Worker:
+    """One implementation on one device, ready to measure points."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        from impls import registry
+
+        self.device, self.dtype, self.threads = request["device"], request["dtype"], request["threads"]
+        self.seed, self.data = request["seed"], request["data"]
+        self.entry = registry.find(request["impl"])
+        self.entry.load()  # import the library now, before threads are read back
+        from bench import ceilings, reference_kernel
+
+        self.ceilings = ceilings.measure(self.device, self.dtype)
+        self.reference = reference_kernel.make(self.device, self.entry.requires[0] if self.entry.requires else "")
+
+    def started(self) -> dict[str, Any]:
+        """What holds in this process: threads as every library sees them, affinity, ceilings."""
+        return {"threads_seen": threads_seen(), "ceilings": self.ceilings}
+
+    def measure(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a point, hold it against the reference, and time the phases asked for."""
+        from impls import conformance
+        from impls.interface import PHASES, Network
+        from impls.problem import make_problem
+
+        network = Network(tuple(request["layers"]), request["activation"], request["loss"])
+        problem = make_problem(network, request["n"], self.seed, self.data)
+        expected = conformance.Expected.of(problem, self.dtype)
+        started_at = time.time()
+        with PeakMemory(self.device) as memory:
+            instance = self._prepare(problem)
+            first: dict[str, float] = {}
+            if set(request["phases"]) & set(PHASES):
+                first |= _check_phases(instance, expected)
+            first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
+        expected.check_loss(instance.loss_value())
+        expected.check_step(instance.parameters())
+        results = self._time(instance, request["phases"], request["seconds"])
+        _check_finite(instance)
+        for phase, result in results.items():
+            result |= {"first_call_s": first[phase], "peak_bytes": memory.peak_bytes, "started_at": started_at}
+        return {"phases": results}
+
+    def check(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Hold the implementation to the reference on small problems, before anything is timed."""
+        from impls import activations, conformance
+        from impls.interface import PHASES, Network
+        from impls.problem import make_problem
+
+        for loss in self.entry.losses:
+            for activation in self.entry.activations or activations.PLAIN_NAMES:
+                # a learning rate of 1 makes the step's move as large as the gradient: nothing hides in rounding
+                problem = make_problem(Network((5, 7, 6, 4), activation, loss), 9, self.seed, learning_rate=1.0)
+                expected = conformance.Expected.of(problem, self.dtype)
+                if set(PHASES) <= set(self.entry.phases):
+                    conformance.check_phases(self._prepare(problem), expected)
+                conformance.check_step(self._prepare(problem), expected)
+        return {}
+
+    def _prepare(self, problem: Any) -> Any:
+        return self.entry.prepare(problem, self.device, self.dtype, self.threads)
+
+    def _time(self, instance: Any, phases: list[str], seconds: float) -> dict[str, dict[str, Any]]:
+        from bench.timing import measure
+        from impls.interface import PHASES
+
+        results = {}
+        if "step" in phases:
+            (rounds,) = measure([instance.step], instance.synchronize, self.reference, seconds)
+            results["step"] = vars(rounds).copy()
+        single = [phase for phase in PHASES if phase in phases]
+        if single:
+            calls = [getattr(instance, phase) for phase in PHASES]
+            timed = measure(calls, instance.synchronize, self.reference, seconds)
+            by_phase = dict(zip(PHASES, timed, strict=True))
+            results |= {phase: vars(by_phase[phase]).copy() for phase in single}
+        return results
+
+
+def _timed(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _check_phases(instance: Any, expected: Any) -> dict[str, float]:
+    """First call of every phase, timed (this is where compilers compile), and its results held to the reference.
+
+    The update is called only after the step's own check: the parameters must still be those of the start.
+    """
+    from impls.conformance import Mismatch
+
+    first = {}
+    for phase in ("forward", "loss", "backward"):
+        first[phase] = _timed(lambda phase=phase: (getattr(instance, phase)(), instance.synchronize()))
+    expected.check_loss(instance.loss_value())
+    expected.check_gradients(instance.gradients())
+    # plain gradient descent's update compiles in no time worth a number of its own
+    first["update"] = 0.0
+    if not instance.gradients():
+        raise Mismatch("backward left no gradients")
+    return first
+
+
+def _check_finite(instance: Any) -> None:
+    """After thousands of steps on one batch the loss must still be a number."""
+    import math
+
+    from impls.conformance import Mismatch
+
+    if not math.isfinite(instance.loss_value()):
+        raise Mismatch("the loss is no longer finite after the timed steps")
+
+
+class PeakMemory:
+    """Bytes by which this process (or its device) grew at most inside the block; None where nothing can tell.
+
+    On Linux the kernel's peak resident size is reset before and read after; memory that the process had already been
+    given and reuses does not count again, so small cells may read 0.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.peak_bytes: int | None = None
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.before = torch.cuda.memory_allocated(self.device)
+        else:
+            with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
+                file.write("5")
+            self.before = _status("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.startswith("cuda"):
+            import torch
+
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device) - self.before
+        elif self.before:
+            self.peak_bytes = max(0, _status("VmHWM") - self.before)
+
+
+def _status(key: str) -> int:
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def threads_seen() -> dict[str, Any]:
+    """Threads as every library loaded here sees them, and the affinity that holds."""
+    from bench import machine
+
+    seen: dict[str, Any] = {"affinity": machine.affinity(), "pools": machine.blas()}
+    if "torch" in sys.modules:
+        seen["torch"] = sys.modules["torch"].get_num_threads()
+    if "jax" in sys.modules:
+        seen["jax"] = [str(device) for device in sys.modules["jax"].devices()]
+    return seen
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
