@@ -1,4 +1,4 @@
-"""What can be measured: points of a sweep, and cells, which are a point measured for one phase of one implementation."""
+"""What can be measured: points of a sweep, and cells: a point, for one phase of one implementation."""
 
 from __future__ import annotations
 

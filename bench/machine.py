@@ -100,9 +100,9 @@ def warnings() -> list[str]:
         found.append("one core only: the harness shares it with what it measures")
     if memory_bytes()["available"] and memory_bytes()["available"] < 2 << 30:
         found.append(f"only {memory_bytes()['available'] / 2**30:.1f} GiB of memory are free: large cells are left out")
-    for supply in Path("/sys/class/power_supply").glob("*/status"):
-        if _read(supply).strip() == "Discharging":
-            found.append("running on battery: the clock will drop")
+    supplies = [_read(path).strip() for path in Path("/sys/class/power_supply").glob("*/status")]
+    if "Discharging" in supplies:
+        found.append("running on battery: the clock will drop")
     governors = {_read(path).strip() for path in Path("/sys/devices/system/cpu").glob("cpu*/cpufreq/scaling_governor")}
     if governors - {"performance"}:
         found.append(f"frequency governor is {', '.join(sorted(governors))}: speeds change; 'performance' is steadier")

@@ -1,4 +1,4 @@
-"""From settings to an ordered list of cells: what is measured, in which order, what is left out and why, for how long."""
+"""From settings to an ordered list of jobs: what is measured, in which order, for how long, what is left out and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -286,7 +285,7 @@ class Budget:
             return self._learned[job.key]
         cost = job.setting.entry.cost
         # checked against the reference, warmed up, and at least three rounds, however long a step is
-        return 0.01 + cost.first_call_s * len(job.phases) ** 0.5 + 8 * step_estimate_s(job.setting, job.point)
+        return 0.01 + cost.first_call_s * (len(job.phases) + 1) / 2 + 8 * step_estimate_s(job.setting, job.point)
 
     def _starts(self, jobs: list[Job]) -> float:
         """Start-up of the workers still to come."""

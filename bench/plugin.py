@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backprop_files import SCHEMA_VERSION, UserError, write_json
+from backprop_files import SCHEMA_VERSION, UserError
 from bench import machine, plan
 from bench.cells import Cell
 from bench.plan import Job, Settings

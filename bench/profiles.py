@@ -26,7 +26,7 @@ HELDOUT_WORK = (8.0, 16.0)
 
 @dataclass(frozen=True)
 class Range:
-    """The values each axis takes, and the centre it starts from: ``hidden`` layers of ``width`` units, ``n`` examples."""
+    """The values each axis takes, and the centre it starts from: n, width, hidden layers, degree K."""
 
     n: int
     width: int
