@@ -1,4 +1,4 @@
-"""From settings to an ordered list of jobs: what is measured, in which order, for how long, what is left out and why."""
+"""From settings to an ordered list of jobs: what is measured, in what order, how long, what is left out and why."""
 
 from __future__ import annotations
 
@@ -284,8 +284,8 @@ class Budget:
         if job.key in self._learned:
             return self._learned[job.key]
         cost = job.setting.entry.cost
-        # checked against the reference, warmed up, and at least three rounds, however long a step is
-        return 0.01 + cost.first_call_s * (len(job.phases) + 1) / 2 + 8 * step_estimate_s(job.setting, job.point)
+        # prepared, checked against the reference, warmed up, at least three rounds, however long a step is
+        return 0.03 + cost.first_call_s * (len(job.phases) + 1) / 2 + 8 * step_estimate_s(job.setting, job.point)
 
     def _starts(self, jobs: list[Job]) -> float:
         """Start-up of the workers still to come."""

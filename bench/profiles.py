@@ -1,8 +1,9 @@
 """Sweeps as data: which points a profile measures, how often and for how long.
 
 Axes move one thing from a centre: ``examples`` n, ``depth`` (m linear), ``width`` (m quadratic), ``activation``
-(horner-K, p = 4K), ``functions`` (the real activations, one table); ``joint`` is a random design over all four whose
-largest cells, 8 to 16 times the largest work fitted, are held out to judge the laws by.
+(horner-K, p = 4K), ``functions`` (the real activations, one table); ``joint`` is a random design over all four.  Its
+largest cells are held out to judge the laws by: they have 8 to 16 times the work of its others, and laws are fitted to
+cells no larger than those.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from impls.names import nearest
 from impls.registry import Entry
 
 INPUTS, OUTPUTS = 64, 10
-#: Held-out cells have this many times the work of the largest cell that may be fitted.
+#: Held-out cells have this many times the work of the largest cell that is fitted.
 HELDOUT_WORK = (8.0, 16.0)
+#: The largest cell of the joint design that is fitted, as a share of the largest cell of the axes: the held-out ones
+#: are then about as large as the axes go.
+FITTED_WORK = 1 / 12
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Range:
     degrees: tuple[int, ...]
     joint: int = 0
     heldout: int = 0
-    functions: bool = True
+    functions: tuple[str, ...] = ("relu", "sigmoid", "tanh", "gelu")
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,17 @@ class Profile:
     longest_step_s: float  # cells whose step is estimated longer are left out, and named
 
 
-_SMOKE = Range(64, 32, 2, 4, (8, 32, 128), (1, 2, 4), (16, 64, 128), (1, 4, 16), functions=False)
+_SMOKE = Range(64, 32, 2, 4, (8, 32, 128), (1, 2, 4), (16, 64, 128), (1, 4, 16), functions=())
 _QUICK = Range(
     256,
-    128,
+    256,
     2,
     4,
-    (1, 4, 16, 64, 256, 1024, 2048),
-    (1, 2, 4, 8, 16),
+    (1, 8, 64, 256, 512, 1024, 2048),
+    (1, 2, 4, 8, 12),
     (16, 32, 64, 128, 256, 512),
     (1, 2, 4, 8, 16, 32),
-    joint=20,
+    joint=18,
     heldout=5,
 )
 _FULL = replace(
@@ -73,10 +77,11 @@ _FULL = replace(
     depths=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
     widths=(8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
     degrees=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
+    functions=activations.PLAIN_NAMES,
     joint=80,
     heldout=16,
 )
-_SLOW_SMOKE = Range(4, 16, 2, 4, (2, 8, 32), (1, 2, 4), (4, 8, 16), (1, 4, 16), functions=False)
+_SLOW_SMOKE = Range(4, 16, 2, 4, (2, 8, 32), (1, 2, 4), (4, 8, 16), (1, 4, 16), functions=())
 _SLOW_QUICK = Range(
     4,
     16,
@@ -95,7 +100,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", 2, 0.02, 75.0, _SMOKE, _SLOW_SMOKE, 0.2),
-        Profile("quick", 3, 0.05, 200.0, _QUICK, _SLOW_QUICK, 0.5),
+        Profile("quick", 3, 0.03, 205.0, _QUICK, _SLOW_QUICK, 0.5),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
     )
 }
@@ -139,7 +144,7 @@ def _axes(chosen: Range) -> Iterator[Point]:
         yield Point(_network(chosen, width=width), chosen.n, ("width",))
     for degree in chosen.degrees:
         yield Point(_network(chosen, activation=f"horner-{degree}"), chosen.n, ("activation",))
-    for name in activations.PLAIN_NAMES if chosen.functions else ():
+    for name in chosen.functions:
         yield Point(_network(chosen, activation=name), chosen.n, ("functions",), by_phase=False)
 
 
@@ -149,23 +154,15 @@ def work(point: Point) -> int:
 
 
 def _joint(chosen: Range, seed: int) -> Iterator[Point]:
-    """Log-uniform draws of (n, width, hidden, K): those no larger than the axes' largest cell are fitted, and those
-    with 8 to 16 times that work are held out.
-    """
-    largest = max((work(point) for point in _axes(chosen)), default=0)
+    """Log-uniform draws of (n, width, hidden, K) until there are enough small ones to fit and large ones to hold out."""
+    largest = FITTED_WORK * max(work(point) for point in _axes(chosen))
     rng = np.random.default_rng([seed, chosen.joint, chosen.heldout])
     wanted = {False: chosen.joint, True: chosen.heldout}
     seen: set[tuple[Network, int]] = set()
     while any(wanted.values()):
-        # held-out cells are large in every way, so the draw goes beyond the axes' ends
         n, width, hidden, degree = (
-            round(float(np.exp(rng.uniform(np.log(values[0]), np.log(values[-1] * stretch)))))
-            for values, stretch in (
-                (chosen.examples, 4),
-                (chosen.widths, 2),
-                (chosen.depths, 1),
-                (chosen.degrees, 1),
-            )
+            round(float(np.exp(rng.uniform(np.log(values[0]), np.log(values[-1])))))
+            for values in (chosen.examples, chosen.widths, chosen.depths, chosen.degrees)
         )
         point = Point(_network(chosen, width, hidden, f"horner-{degree}"), n, ("joint",), by_phase=False)
         share = work(point) / largest

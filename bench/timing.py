@@ -15,6 +15,8 @@ BLOCK_S = 0.004
 #: Warm-up ends when the medians of two successive groups of blocks differ by less than this.
 STEADY = 0.05
 WARMUP_GROUP = 3
+#: A step as long as this is warm after a few: its groups are single steps.
+LONG_S = 0.02
 MIN_ROUNDS, MAX_ROUNDS = 3, 60
 #: A block during which the machine slept, or the clock jumped, is dropped.
 JUMP_S = 0.001
@@ -38,11 +40,10 @@ def measure(calls: Sequence[Call], synchronize: Call, reference: Callable[[], fl
     calls (the phases) are synchronised one by one, so that asynchronous work is charged to the phase that ordered it.
     """
     block = _make_block(calls, synchronize)
-    gc.collect()
     gc.disable()
     try:
         iterations = _iterations(block)
-        settled = _warm_up(block, reference, iterations, seconds / 2)
+        settled = _warm_up(block, reference, iterations, seconds)
         return _rounds(block, reference, iterations, seconds, len(calls), settled)
     finally:
         gc.enable()
@@ -81,6 +82,8 @@ def _make_block(calls: Sequence[Call], synchronize: Call) -> Block:
 def _iterations(block: Block) -> int:
     """As many as fill a block; judged by the faster of two tries, the second after a first warm-up."""
     once = min(sum(block(1)) for _ in range(2))
+    if once > BLOCK_S:
+        return 1
     guess = max(1, min(10_000, round(BLOCK_S / 2 / max(once, 1e-7))))
     return max(1, min(20_000, round(BLOCK_S / max(min(once, sum(block(guess))), 1e-7))))
 
@@ -90,14 +93,17 @@ def _warm_up(block: Block, reference: Callable[[], float], iterations: int, seco
     deadline = time.perf_counter() + seconds
     before: float | None = None
     group: list[float] = []
+    size = WARMUP_GROUP
     while True:
-        group.append(sum(block(iterations)) / reference())
-        if len(group) == WARMUP_GROUP:
+        spent = sum(block(iterations))
+        group.append(spent / reference())
+        size = 1 if spent > LONG_S else WARMUP_GROUP
+        if len(group) >= size:
             median = statistics.median(group)
             if before is not None and abs(median / before - 1) < STEADY:
                 return True
             before, group = median, []
-        if time.perf_counter() > deadline:
+        if time.perf_counter() > deadline and before is not None:
             return False
 
 

@@ -10,6 +10,7 @@ Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -87,6 +88,7 @@ class Worker:
         from impls.interface import PHASES, Network
         from impls.problem import make_problem
 
+        gc.collect()  # what the last point left; while timing, collection is off
         network = Network(tuple(request["layers"]), request["activation"], request["loss"])
         problem = make_problem(network, request["n"], self.seed, self.data)
         expected = conformance.Expected.of(problem, self.dtype)
@@ -101,6 +103,8 @@ class Worker:
         expected.check_step(instance.parameters())
         results = self._time(instance, request["phases"], request["seconds"])
         _check_finite(instance)
+        if not gc.get_freeze_count():
+            gc.freeze()  # all that the library has loaded by now need not be walked again between cells
         for phase, result in results.items():
             result |= {"first_call_s": first[phase], "peak_bytes": memory.peak_bytes, "started_at": started_at}
         return {"phases": results}

@@ -1,0 +1,53 @@
+"""The cell table: one row for each cell, its passes joined into an estimate with an interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.load import IDENTITY
+from analysis.statistics import geometric_interval
+
+_CONSTANT = [
+    "architecture", "axis", "heldout", "m", "p", "u", "width", "depth", "inputs", "outputs", "seed",
+    "operations_product", "operations_total",
+]  # fmt: skip
+
+
+def table(entries: pd.DataFrame) -> pd.DataFrame:
+    """Join passes.  Adds ``time_s`` (geometric mean over passes, normalised), ``ci_low_s``, ``ci_high_s``,
+    ``precision`` (half-width / time), ``raw_s``, ``passes``, ``rounds``, ``settled``, ``share_of_ceiling``.
+    """
+    grouped = entries.groupby(IDENTITY, sort=False)
+    cells = grouped[_CONSTANT].first()
+    intervals = grouped["time_s"].agg(lambda times: geometric_interval(times.to_numpy()))
+    cells["time_s"] = [interval.value for interval in intervals]
+    cells["ci_low_s"] = [interval.low for interval in intervals]
+    cells["ci_high_s"] = [interval.high for interval in intervals]
+    cells["precision"] = (cells["ci_high_s"] - cells["ci_low_s"]) / 2 / cells["time_s"]
+    cells["raw_s"] = grouped["raw_s"].agg(lambda times: float(np.exp(np.log(times).mean())))
+    cells["passes"] = grouped["pass"].nunique()
+    cells["rounds"] = grouped["rounds"].sum()
+    cells["settled"] = grouped["settled"].all()
+    cells["dropped_rounds"] = grouped["dropped_rounds"].sum()
+    cells["first_call_s"] = grouped["first_call_s"].max()  # later passes find compiled code
+    cells["peak_bytes"] = grouped["peak_bytes"].max()
+    cells = cells.reset_index()
+    ceiling = ceilings(entries)
+    keys = pd.MultiIndex.from_frame(cells[["device", "dtype"]])
+    cells["ceiling_flops"] = ceiling["ceiling_flops"].reindex(keys).to_numpy(float)
+    cells["bandwidth_bytes_per_s"] = ceiling["bandwidth_bytes_per_s"].reindex(keys).to_numpy(float)
+    cells["share_of_ceiling"] = cells["operations_product"] / cells["time_s"] / cells["ceiling_flops"]
+    return cells
+
+
+def ceilings(entries: pd.DataFrame) -> pd.DataFrame:
+    """The machine's ceilings by device and dtype: of every implementation's processes the median, of those the best."""
+    columns = ["ceiling_flops", "bandwidth_bytes_per_s"]
+    numbers = entries.assign(**{column: pd.to_numeric(entries[column]) for column in columns})
+    return numbers.groupby(["device", "dtype", "impl"])[columns].median().groupby(["device", "dtype"]).max()
+
+
+def on_axis(cells: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """The rows that lie on an axis."""
+    return cells[[axis in names.split(",") for names in cells["axis"]]]

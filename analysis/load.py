@@ -1,0 +1,246 @@
+"""pytest-benchmark JSON with our ``extra_info`` -> one validated, tidy frame: a row for each cell and pass."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backprop_files import CELL_KEYS, SCHEMA_VERSION, UserError
+
+#: What makes a cell, apart from the pass it was measured in.
+IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
+#: What is fitted and judged together.
+GROUP = ["impl", "device", "dtype", "phase"]
+#: Machine facts that must agree before files may stand in one report.
+SAME_MACHINE = ("cpu_model", "machine", "system", "python_version", "libraries", "accelerators", "memory_bytes")
+
+#: Type of every key of ``extra_info`` that computations rest on.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "impl": str,
+    "device": str,
+    "dtype": str,
+    "threads": int,
+    "data": str,
+    "layers": list,
+    "activation": str,
+    "loss": str,
+    "phase": str,
+    "axis": str,
+    "heldout": bool,
+    "n": int,
+    "m": int,
+    "p": int,
+    "u": int,
+    "width": int,
+    "depth": int,
+    "operations": dict,
+    "pass": int,
+}
+_POSITIVE = ("n", "m", "depth", "threads", "pass")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a report is made from.
+
+    ``entries`` has the columns of ``CELL_KEYS`` (``layers`` as text, ``64-128-10``) and ``raw_s`` (median seconds),
+    ``ratio`` (median of round / reference beside it), ``time_s`` (ratio × the run's median reference time),
+    ``rounds``, ``operations_product`` and ``operations_total`` of the row's phase, and ``outputs``.
+    """
+
+    entries: pd.DataFrame
+    settings: dict[str, Any]
+    left_out: list[dict[str, Any]]
+    failed: list[dict[str, Any]]
+    notes: list[str]
+    machine: dict[str, Any]
+    #: wall-clock order of all rounds: impl, phase, started_at, raw_s, ratio; for the timeline
+    measured_at: str
+
+
+def load(paths: Sequence[Path]) -> Run:
+    """Read files and run directories into one ``Run``.
+
+    Raises UserError, one line that names the file, for anything that is not whole, ours, and of one machine.
+    """
+    documents: list[tuple[Path, dict[str, Any]]] = []
+    notes: list[str] = []
+    for path in paths:
+        documents += _documents(Path(path), notes)
+    _same_machine(documents)
+    rows = _once(row for path, document in documents for row in _rows(path, document))
+    if not rows:
+        raise UserError(f"{_name(paths)}: no benchmark in it; run 'backprop-bench run' first")
+    ours = [document["backprop_bench"] for _, document in documents]
+    newest = max(documents, key=lambda pair: str(pair[1].get("datetime", "")))[1]
+    return Run(
+        entries=_normalise(pd.DataFrame(rows)),
+        settings=dict(newest["backprop_bench"].get("run") or {}),
+        left_out=_distinct(row for part in ours for row in part.get("left_out") or []),
+        failed=_distinct(row for part in ours for row in part.get("failed") or []),
+        notes=list(dict.fromkeys([*(str(note) for part in ours for note in part.get("notes") or []), *notes])),
+        machine=dict(newest.get("machine_info") or {}),
+        measured_at=str(newest.get("datetime", "")),
+    )
+
+
+def _name(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths)) or "no path"
+
+
+def _documents(path: Path, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
+    if path.is_dir():
+        return _directory(path, notes)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or run directory")
+    return [(path, _document(path))]
+
+
+def _directory(path: Path, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """A run directory's data: gathered files, and cells a killed run had finished."""
+    files = [*sorted(path.glob("data/*.json")), *sorted(path.glob("data/cells/*.json"))] or sorted(path.glob("*.json"))
+    files = [file for file in files if file.name != "fits.json"]
+    if not files:
+        raise UserError(f"{path}: no data/*.json in it; is it a run directory?")
+    if any(file.parent.name == "cells" for file in files):
+        notes.append("the run was cut short: this report holds the cells that were finished")
+    return [(file, _document(file)) for file in files]
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if not text.strip():
+        raise UserError(f"{path}: is empty")
+    try:
+        document = json.loads(text, parse_constant=_no_constant)
+    except ValueError as error:
+        raise UserError(f"{path}: is not whole JSON ({error}); was its writing cut off?") from error
+    if not isinstance(document, dict) or not isinstance(document.get("benchmarks"), list):
+        raise UserError(f"{path}: is not a pytest-benchmark file (no list 'benchmarks')")
+    ours = document.get("backprop_bench")
+    if not isinstance(ours, dict):
+        raise UserError(f"{path}: comes from another tool or another benchmark (no 'backprop_bench' object)")
+    if ours.get("schema_version") != SCHEMA_VERSION:
+        raise UserError(f"{path}: has schema {ours.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
+    return document
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _same_machine(documents: list[tuple[Path, dict[str, Any]]]) -> None:
+    """Refuse to mix machines or library versions: a law fitted across them means nothing."""
+    first_path, first = documents[0]
+    for path, document in documents[1:]:
+        for key in SAME_MACHINE:
+            a, b = ((d.get("machine_info") or {}).get(key) for d in (first, document))
+            if a != b:
+                raise UserError(f"{first_path} and {path} are of different machines: {key} is {a!r} and {b!r}")
+
+
+def _rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [_row(f"{path}: benchmark {i + 1}", entry) for i, entry in enumerate(document["benchmarks"])]
+
+
+def _row(where: str, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("stats"), dict):
+        raise UserError(f"{where}: has no 'stats'")
+    info = entry.get("extra_info")
+    if not isinstance(info, dict):
+        raise UserError(f"{where}: has no 'extra_info'; it is not one of ours")
+    missing = [key for key in CELL_KEYS if key not in info]
+    if missing:
+        raise UserError(f"{where}: misses {', '.join(missing)}")
+    _check_types(where, info)
+    seconds = _times(where, "stats.data", entry["stats"].get("data") or [entry["stats"].get("median")])
+    reference = _times(where, "reference_s", info["reference_s"] or [])
+    row = {key: info[key] for key in CELL_KEYS if key not in ("operations", "reference_s", "layers", "schema_version")}
+    row |= {
+        "layers": "-".join(map(str, info["layers"])),
+        "inputs": info["layers"][0],
+        "outputs": info["layers"][-1],
+        "raw_s": float(np.median(seconds)),
+        "rounds": len(seconds),
+        "reference_s": float(np.median(reference)) if len(reference) else math.nan,
+        "ratio": _ratio(seconds, reference),
+        **_operations(where, info["operations"], info["phase"]),
+    }
+    return row
+
+
+def _check_types(where: str, info: dict[str, Any]) -> None:
+    for key, kind in _TYPES.items():
+        value = info[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError(f"{where}: {key} is {value!r}, which is no {getattr(kind, '__name__', kind)}")
+    for key in _POSITIVE:
+        if info[key] < 1:
+            raise UserError(f"{where}: {key} is {info[key]}; it must be positive")
+    if min(info["p"], info["u"], info["width"]) < 0:
+        raise UserError(f"{where}: p, u and width must not be negative")
+    if len(info["layers"]) < 2 or not all(isinstance(units, int) and units > 0 for units in info["layers"]):
+        raise UserError(f"{where}: layers are {info['layers']!r}; they must be two or more positive sizes")
+
+
+def _times(where: str, what: str, values: Any) -> np.ndarray:
+    good = isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    array = np.array(values, float) if good else np.array([math.nan])
+    if not np.all(np.isfinite(array)) or not np.all(array > 0):
+        raise UserError(f"{where}: {what} has times that are not positive numbers")
+    return array
+
+
+def _ratio(seconds: np.ndarray, reference: np.ndarray) -> float:
+    """Median of round / reference beside it; NaN where no reference was timed."""
+    if not len(reference):
+        return math.nan
+    if len(reference) == len(seconds):
+        return float(np.median(seconds / reference))
+    return float(np.median(seconds) / np.median(reference))
+
+
+def _operations(where: str, operations: dict[str, Any], phase: str) -> dict[str, int]:
+    try:
+        chosen = operations.values() if phase == "step" else [operations[phase]]
+        products = sum(int(kinds.get("product", 0)) for kinds in chosen)
+        return {
+            "operations_product": products,
+            "operations_total": sum(int(c) for kinds in chosen for c in kinds.values()),
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{where}: operations have no counts for phase {phase!r}") from error
+
+
+def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each cell once a pass: a file gathered twice is the same to the letter, anything else is two runs mixed up."""
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (*(row[column] for column in IDENTITY), row["pass"])
+        if key in known and known[key]["raw_s"] != row["raw_s"]:
+            raise UserError(
+                f"{row['impl']} {row['layers']} n={row['n']} {row['phase']} pass {row['pass']} stands twice with "
+                "different times: these are two runs, report them one by one"
+            )
+        known[key] = row
+    return list(known.values())
+
+
+def _distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({json.dumps(row, sort_keys=True, default=str): row for row in rows}.values())
+
+
+def _normalise(entries: pd.DataFrame) -> pd.DataFrame:
+    """time_s = ratio × the median reference time of the run on that device, so that it still reads as seconds."""
+    scale = entries.groupby("device")["reference_s"].transform("median")
+    return entries.assign(time_s=(entries["ratio"] * scale).fillna(entries["raw_s"]))
