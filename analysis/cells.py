@@ -32,13 +32,20 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
     cells["dropped_rounds"] = grouped["dropped_rounds"].sum()
     cells["first_call_s"] = grouped["first_call_s"].max()  # later passes find compiled code
     cells["peak_bytes"] = grouped["peak_bytes"].max()
-    cells = cells.reset_index()
+    cells = _with_series(cells.reset_index())
     ceiling = ceilings(entries)
     keys = pd.MultiIndex.from_frame(cells[["device", "dtype"]])
     cells["ceiling_flops"] = ceiling["ceiling_flops"].reindex(keys).to_numpy(float)
     cells["bandwidth_bytes_per_s"] = ceiling["bandwidth_bytes_per_s"].reindex(keys).to_numpy(float)
     cells["share_of_ceiling"] = cells["operations_product"] / cells["time_s"] / cells["ceiling_flops"]
     return cells
+
+
+def _with_series(cells: pd.DataFrame) -> pd.DataFrame:
+    """Add ``full_series`` (impl, device, dtype) and ``series``, its short name where an implementation has only one."""
+    full = cells["impl"] + " " + cells["device"] + " " + cells["dtype"]
+    several = full.groupby(cells["impl"]).transform("nunique") > 1
+    return cells.assign(full_series=full, series=full.where(several, cells["impl"]))
 
 
 def ceilings(entries: pd.DataFrame) -> pd.DataFrame:

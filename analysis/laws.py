@@ -21,6 +21,8 @@ WORTH_A_TERM = 0.9
 #: Fewer held-out cells than this judge nothing; then whole cells are left out in turn.
 LEAST_HELDOUT = 3
 FOLDS = 8
+#: Held-out cells have at least this many times the work of any cell that was fitted.
+HELDOUT_FACTOR = 8
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class LawFit:
     heldout_cells: int
     heldout_median: float
     heldout_p90: float
+    largest_fitted: float  # operations; cells beyond served to judge, or not at all
 
     def predict(self, frame: pd.DataFrame) -> Floats:
         """Seconds for the rows of a frame with n, m, p, u."""
@@ -108,11 +111,12 @@ def design(law: Law, frame: pd.DataFrame) -> Floats:
 def choose(cells: pd.DataFrame, phase: str) -> Choice:
     """Fit every candidate law of ``phase`` on the cells that may be seen and pick the best predictor of the others.
 
-    ``cells`` are rows of one group; those on the ``functions`` axis alone are not used, since counts of real functions'
+    ``cells`` are rows of one group.  Cells between the largest fitted and the held-out ones serve neither; those on the ``functions`` axis alone are not used, since counts of real functions'
     operations do not compare with counts of multiplications.
     """
     usable = cells[cells["axis"] != "functions"]
-    seen, heldout = usable[~usable["heldout"]], usable[usable["heldout"]]
+    heldout = usable[usable["heldout"]]
+    seen = usable[~usable["heldout"] & (usable["operations_total"] <= largest_fitted(heldout))]
     candidates = [law for law in LAWS if phase in law.phases]
     fits = tuple(_fit(law, seen, heldout) for law in candidates if len(seen) >= len(law.terms) + 3)
     if not fits:
@@ -133,6 +137,11 @@ def choose(cells: pd.DataFrame, phase: str) -> Choice:
     return Choice(fits, winner, f"judged on {judged_by}")
 
 
+def largest_fitted(heldout: pd.DataFrame) -> float:
+    """Operations of the largest cell a fit may see: an eighth of the smallest that judges it."""
+    return float(heldout["operations_total"].min()) / HELDOUT_FACTOR if len(heldout) >= LEAST_HELDOUT else np.inf
+
+
 def _fit(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit:
     times = seen["time_s"].to_numpy(float)
     columns = design(law, seen)
@@ -148,6 +157,7 @@ def _fit(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit:
         len(heldout),
         float(np.median(beyond)) if len(beyond) else np.nan,
         float(np.quantile(beyond, 0.9)) if len(beyond) else np.nan,
+        float(seen["operations_total"].max()),
     )
 
 

@@ -33,7 +33,7 @@ class Verdict:
 def judge(entries: pd.DataFrame, cells: pd.DataFrame) -> list[Verdict]:
     """A verdict for every group of the run, in the order of the cell table."""
     by_group = dict(list(cells.groupby(GROUP, sort=False)))
-    return [_judge(key, rows, by_group[key]) for key, rows in entries.groupby(GROUP, sort=True) if key[3] in CLAIMS]
+    return [_judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key]) for key, rows in entries.groupby(GROUP, sort=True) if str(key[3]) in CLAIMS]
 
 
 def _judge(key: tuple[str, str, str, str], entries: pd.DataFrame, cells: pd.DataFrame) -> Verdict:
@@ -96,4 +96,5 @@ def _doubt(name: str, exponent: Exponent, claim: Claim) -> str:
     if exponent.ci_low is None or exponent.ci_high is None:
         return f"{name} has no interval: {exponent.reason}"
     edges = [claim.exponents[name] - BAND, claim.exponents[name] + BAND]
-    return f"the interval of {name} reaches across {' or '.join(f'{e:g}' for e in edges if exponent.ci_low < e < exponent.ci_high)}"
+    crossed = " and ".join(f"{edge:g}" for edge in edges if exponent.ci_low < edge < exponent.ci_high)
+    return f"the interval of {name} reaches across {crossed}"

@@ -154,7 +154,7 @@ def work(point: Point) -> int:
 
 
 def _joint(chosen: Range, seed: int) -> Iterator[Point]:
-    """Log-uniform draws of (n, width, hidden, K) until there are enough small ones to fit and large ones to hold out."""
+    """Log-uniform draws of (n, width, hidden, K) until enough are small to fit and large to hold out."""
     largest = FITTED_WORK * max(work(point) for point in _axes(chosen))
     rng = np.random.default_rng([seed, chosen.joint, chosen.heldout])
     wanted = {False: chosen.joint, True: chosen.heldout}

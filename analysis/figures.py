@@ -1,0 +1,473 @@
+"""Every figure is one function: frame and verdicts in, a matplotlib ``Figure`` out.  A new figure is one function.
+
+Nothing prints and nothing touches global style; colours are Okabe and Ito's, which colour-blind readers can tell apart,
+and every implementation has a marker of its own as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis.cells import on_axis
+from analysis.claims import BAND
+from analysis.laws import LawFit
+from analysis.verdicts import Verdict
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+MARKERS = "osD^vP*X"
+PHASE_COLOURS = {"forward": "#56B4E9", "loss": "#000000", "backward": "#E69F00", "update": "#009E73"}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "backprop-bench",
+    "lines.markersize": 4.5,
+    "lines.linewidth": 1.2,
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What figures are drawn from: the cell table and the verdicts of one device and dtype mix."""
+
+    cells: pd.DataFrame
+    verdicts: Sequence[Verdict]
+
+    @property
+    def steps(self) -> pd.DataFrame:
+        """Cells of whole steps."""
+        return self.cells[self.cells["phase"] == "step"]
+
+    @property
+    def series(self) -> list[str]:
+        """Series in the figures: implementations, with device and dtype where one has several."""
+        return sorted(self.cells["series"].unique())
+
+    def style(self, series: str) -> dict[str, Any]:
+        """Colour and marker of a series, the same in every figure of the report."""
+        i = self.series.index(series)
+        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+    def winners(self) -> dict[str, LawFit]:
+        """The winning law of every series' step."""
+        return {
+            name_of(v): v.choice.winner for v in self.verdicts if v.phase == "step" and v.choice.winner is not None
+        }
+
+
+def name_of(verdict: Verdict) -> str:
+    """The series a verdict belongs to, before it is shortened."""
+    return f"{verdict.impl} {verdict.device} {verdict.dtype}"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the report: its key (file name), title, what it shows, and how it is drawn."""
+
+    key: str
+    title: str
+    caption: Callable[[Material], str]
+    draw: Callable[[Material], Figure | None]
+
+
+DRAWINGS: list[Drawing] = []
+
+
+def drawing(key: str, title: str, caption: Callable[[Material], str]) -> Callable[[Callable[[Material], Figure | None]], Any]:
+    """Register a figure.  The function returns None where the run lacks the cells for it."""
+
+    def register(function: Callable[[Material], Figure | None]) -> Callable[[Material], Figure | None]:
+        def styled(material: Material) -> Figure | None:
+            with mpl.rc_context(STYLE):
+                return function(material)
+
+        DRAWINGS.append(Drawing(key, title, caption, styled))
+        return function
+
+    return register
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _legend(figure: Figure, material: Material, names: Sequence[str], extra: Sequence[Any] = ()) -> None:
+    handles = [Line2D([], [], label=name, linestyle="-", **material.style(name)) for name in names]
+    figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=min(5, len(handles) + len(extra)))
+
+
+# --- time against each axis -----------------------------------------------------------------------------------------
+
+_PANELS = (
+    ("examples", "n", "examples n"),
+    ("depth", "m", "weights and biases m, by depth"),
+    ("width", "m", "weights and biases m, by width"),
+    ("activation", "p", "operations per activation p"),
+)
+
+
+def _time_caption(material: Material) -> str:
+    cells = material.steps
+    return (
+        "Seconds for one step when one thing moves and all else stays. Markers: measured, with 95 % intervals over "
+        "passes; thin dashed lines: the law that wins for each implementation; dotted grey: the roofline, the time the "
+        f"matrix products alone would take at the measured ceiling ({_ceiling(cells) / 1e9:,.0f} GFLOP/s) for the network "
+        "of the largest cells. Both axes are logarithmic: a straight line of slope 1 is growth in proportion."
+    )
+
+
+def _ceiling(cells: pd.DataFrame) -> float:
+    return float(cells["ceiling_flops"].median())
+
+
+@drawing("time", "Time of a step against n, m and p", _time_caption)
+def time_against_axes(material: Material) -> Figure | None:
+    """Four panels, one an axis."""
+    panels = [panel for panel in _PANELS if len(on_axis(material.steps, panel[0]))]
+    if not panels:
+        return None
+    figure = _figure(10, 3.8 * ((len(panels) + 1) // 2) + 0.5)
+    grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    names: set[str] = set()
+    for axes, (axis, variable, label) in zip(grid.flat, panels, strict=False):
+        names |= _time_panel(axes, material, on_axis(material.steps, axis), variable)
+        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds per step")
+    extra = [
+        Line2D([], [], color="#666666", linestyle="--", linewidth=0.9, label="winning law"),
+        Line2D([], [], color="#666666", linestyle=":", label="roofline"),
+    ]
+    _legend(figure, material, sorted(names), extra)
+    return figure
+
+
+def _time_panel(axes: Axes, material: Material, cells: pd.DataFrame, variable: str) -> set[str]:
+    winners = material.winners()
+    for name, rows in cells.groupby("series"):
+        line = rows.sort_values(variable)
+        style = material.style(str(name))
+        errors = np.nan_to_num(
+            np.clip([line["time_s"] - line["ci_low_s"], line["ci_high_s"] - line["time_s"]], 0, None)
+        )
+        axes.errorbar(line[variable], line["time_s"], errors, linestyle="none", elinewidth=0.8, **style)
+        law = winners.get(str(rows["full_series"].iloc[0]))
+        if law:
+            axes.plot(line[variable], law.predict(line), "--", color=style["color"], linewidth=0.9)
+    widest = cells.loc[cells.groupby(variable)["operations_product"].idxmax()].sort_values(variable)
+    roof = widest["operations_product"] / widest["ceiling_flops"]
+    axes.plot(widest[variable], roof, ":", color="#666666")
+    return set(map(str, cells["series"].unique()))
+
+
+# --- exponents ------------------------------------------------------------------------------------------------------
+
+
+def _exponent_caption(material: Material) -> str:
+    told = sum(1 for v in material.verdicts if v.phase == "step" for x in "nmp" if v.exponents[x].ci_low is not None)
+    return (
+        f"Exponents of n, m and p in the cost of a step with 95 % intervals ({told} could be estimated). The article claims 1; "
+        f"inside the grey band (±{BAND}) an exponent is called equal to 1. A missing marker means too few cells past "
+        "fixed overhead, or an axis that was not measured."
+    )
+
+
+@drawing("exponents", "Exponents against the claimed 1", _exponent_caption)
+def exponents(material: Material) -> Figure | None:
+    """One panel each for n, m and p; a row for each implementation."""
+    verdicts = [v for v in material.verdicts if v.phase == "step"]
+    if not any(v.exponents[x].value is not None for v in verdicts for x in "nmp"):
+        return None
+    figure = _figure(10, 1.4 + 0.36 * len(verdicts))
+    panels = figure.subplots(1, 3, sharey=True, squeeze=False)[0]
+    labels = [_short(material, v) for v in verdicts]
+    for axes, name in zip(panels, "nmp", strict=True):
+        axes.axvspan(1 - BAND, 1 + BAND, color="#dddddd", zorder=0)
+        axes.axvline(1, color="#888888", linewidth=1)
+        for row, verdict in enumerate(verdicts):
+            _exponent_mark(axes, verdict, name, row, material.style(labels[row]))
+        axes.set(xlabel=f"exponent of {name}", xlim=_limits(verdicts, name), ylim=(len(verdicts) - 0.5, -0.5))
+        axes.set_yticks(range(len(verdicts)), labels)
+    return figure
+
+
+def _exponent_mark(axes: Axes, verdict: Verdict, name: str, row: int, style: dict[str, Any]) -> None:
+    found = verdict.exponents[name]
+    if found.value is None:
+        axes.text(0.02, row, "not estimated", transform=axes.get_yaxis_transform(), va="center", fontsize=7, color="#777777")
+        return
+    if found.ci_low is not None and found.ci_high is not None:
+        axes.plot([found.ci_low, found.ci_high], [row, row], color=style["color"], linewidth=2)
+    axes.plot([found.value], [row], linestyle="none", **style)
+
+
+def _limits(verdicts: Sequence[Verdict], name: str) -> tuple[float, float]:
+    """Room for every estimate, but not for an interval so wide that it says nothing."""
+    found = [v.exponents[name] for v in verdicts if v.exponents[name].value is not None]
+    lows = [max(e.ci_low if e.ci_low is not None else e.value or 0, -0.5) for e in found]
+    highs = [min(e.ci_high if e.ci_high is not None else e.value or 1, 2.0) for e in found]
+    return min([*lows, 0.0]) - 0.05, max([*highs, 1.2]) + 0.05
+
+
+def _short(material: Material, verdict: Verdict) -> str:
+    matches = material.cells.loc[material.cells["full_series"] == name_of(verdict), "series"]
+    return str(matches.iloc[0])
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+
+def _prediction_caption(material: Material) -> str:
+    return (
+        "Predicted over measured time of a step for each declared law, fitted on the small cells only. Filled markers are "
+        "held-out cells, 8 to 16 times larger than any cell fitted; hollow ones were fitted. On the line the law is right; "
+        "the grey band is ±20 %."
+    )
+
+
+@drawing("laws", "Predicted against measured, law by law", _prediction_caption)
+def predicted_against_measured(material: Material) -> Figure | None:
+    """One panel a law."""
+    fits = [(v, fit) for v in material.verdicts if v.phase == "step" for fit in v.choice.fits]
+    names = list(dict.fromkeys(fit.law.name for _, fit in fits))
+    if not names:
+        return None
+    figure = _figure(10, 4.4)
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, law in zip(panels, names, strict=True):
+        axes.axhspan(1 / 1.2, 1.2, color="#e8e8e8", zorder=0)
+        axes.axhline(1, color="#888888", linewidth=1)
+        for verdict, fit in fits:
+            if fit.law.name == law:
+                _prediction_marks(axes, material, verdict, fit)
+        axes.set(xscale="log", yscale="log", xlabel="measured seconds per step", title=law, ylim=(0.15, 7))
+        axes.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+        axes.minorticks_off()
+    panels[0].set_ylabel("predicted / measured")
+    kinds = [
+        Line2D([], [], linestyle="none", marker="o", color="#666666", label="held out"),
+        Line2D([], [], linestyle="none", marker="o", color="#666666", markerfacecolor="none", label="fitted"),
+    ]
+    _legend(figure, material, sorted({_short(material, v) for v, _ in fits}), kinds)
+    return figure
+
+
+def _prediction_marks(axes: Axes, material: Material, verdict: Verdict, fit: LawFit) -> None:
+    rows = material.steps[(material.steps["full_series"] == name_of(verdict)) & (material.steps["axis"] != "functions")]
+    rows = rows[rows["heldout"] | (rows["operations_total"] <= fit.largest_fitted)]
+    style = material.style(_short(material, verdict))
+    ratio = np.clip(fit.predict(rows) / rows["time_s"], 0.16, 6.5)
+    out = rows["heldout"].to_numpy(bool)
+    axes.plot(rows["time_s"][~out], ratio[~out], linestyle="none", markerfacecolor="none", alpha=0.5, **style)
+    axes.plot(rows["time_s"][out], ratio[out], linestyle="none", **style)
+
+
+# --- ceiling --------------------------------------------------------------------------------------------------------
+
+
+def _ceiling_caption(material: Material) -> str:
+    best = material.steps.loc[material.steps["share_of_ceiling"].idxmax()]
+    return (
+        "Share of the matrix-product ceiling that each step reaches (operations in products / time / measured ceiling) "
+        f"against the work in it. The best is {best['series']} with {best['share_of_ceiling']:.0%} at layers {best['layers']}, "
+        f"n = {best['n']:,}. Activations count as time but not as products, so costly activations lower the share."
+    )
+
+
+@drawing("ceiling", "Share of the matrix-product ceiling", _ceiling_caption)
+def share_of_ceiling(material: Material) -> Figure | None:
+    """All step cells."""
+    cells = material.steps.dropna(subset=["share_of_ceiling"])
+    if cells.empty:
+        return None
+    figure = _figure(10, 4.6)
+    axes = figure.subplots()
+    for name, rows in cells.groupby("series"):
+        axes.plot(
+            rows["operations_product"], 100 * rows["share_of_ceiling"], linestyle="none", alpha=0.75, **material.style(str(name))
+        )
+    axes.axhline(100, color="#888888", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="operations in matrix products per step", ylabel="share of the ceiling, %")
+    axes.set_yticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
+    _legend(figure, material, sorted(map(str, cells["series"].unique())))
+    return figure
+
+
+# --- which is fastest -----------------------------------------------------------------------------------------------
+
+
+def _fastest_caption(material: Material) -> str:
+    return (
+        "The implementation that the winning laws predict to be fastest for a network of two hidden layers, by examples and "
+        "width; dots are the cells measured on the examples and width axes, coloured by the one that was in fact fastest. "
+        "Only implementations measured on all axes take part."
+    )
+
+
+@drawing("fastest", "Which implementation is fastest where", _fastest_caption)
+def fastest(material: Material) -> Figure | None:
+    """A map over n and width."""
+    taking_part = _complete(material)
+    measured = pd.concat([on_axis(material.steps, "examples"), on_axis(material.steps, "width")])
+    measured = measured[measured["series"].isin(taking_part)].drop_duplicates(["series", "layers", "n", "activation"])
+    if len(taking_part) < 2 or measured.empty:
+        return None
+    n = np.geomspace(measured["n"].min(), measured["n"].max(), 60)
+    width = np.geomspace(measured["width"].min(), measured["width"].max(), 60)
+    grid = _two_hidden_layers(n, width, measured.iloc[0])
+    times = np.array([law.predict(grid) for law in taking_part.values()])
+    names = list(taking_part)
+    figure = _figure(8, 4.8)
+    axes = figure.subplots()
+    colours = mpl.colors.ListedColormap([material.style(name)["color"] for name in names])
+    best = times.argmin(axis=0).reshape(len(width), len(n))
+    axes.pcolormesh(n, width, best, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, alpha=0.45, shading="nearest", rasterized=True)
+    won = measured.loc[measured.groupby(["layers", "n", "activation"])["time_s"].idxmin()]
+    for name, rows in won.groupby("series"):
+        axes.plot(rows["n"], rows["width"], linestyle="none", markeredgecolor="white", **{**material.style(str(name)), "markersize": 8})
+    axes.set(xscale="log", yscale="log", xlabel="examples n", ylabel="width of the hidden layers")
+    axes.grid(False)
+    present = sorted({names[i] for i in np.unique(best)} | set(map(str, won["series"].unique())))
+    patches = [Patch(color=material.style(name)["color"], alpha=0.45, label=f"{name} predicted") for name in present]
+    _legend(figure, material, present, patches)
+    return figure
+
+
+def _complete(material: Material) -> dict[str, LawFit]:
+    """Winning laws of the series measured on the examples, width and activation axes of the same cells as most."""
+    winners = material.winners()
+    axes = ("examples", "width", "activation")
+    cells = [on_axis(material.steps, axis) for axis in axes]
+    found = {}
+    top = material.steps["n"].max() / 8  # a slow implementation's far smaller sweep does not reach into the map
+    for name in material.series:
+        own = [part[part["series"] == name] for part in cells]
+        if all(len(part) for part in own) and own[0]["n"].max() >= top:
+            law = winners.get(str(own[0]["full_series"].iloc[0]))
+            if law:
+                found[name] = law
+    return found
+
+
+def _two_hidden_layers(n: np.ndarray, width: np.ndarray, like: pd.Series) -> pd.DataFrame:
+    w, x = (a.ravel() for a in np.meshgrid(width, n, indexing="ij"))
+    inputs, outputs = like["inputs"], like["outputs"]
+    m = inputs * w + w * w + w * outputs + 2 * w + outputs
+    return pd.DataFrame({"n": x, "m": m, "p": like["p"], "u": 2 * w})
+
+
+# --- phases ---------------------------------------------------------------------------------------------------------
+
+
+def _phase_point(material: Material) -> pd.DataFrame:
+    """Phase cells at the largest point that most implementations share."""
+    cells = material.cells[material.cells["phase"].isin(list(PHASE_COLOURS))]
+    if cells.empty:
+        return cells
+    points = cells.groupby(["layers", "activation", "n"]).agg(count=("series", "nunique"), work=("operations_total", "sum"))
+    layers, activation, n = points[points["count"] == points["count"].max()]["work"].idxmax()
+    return cells[(cells["layers"] == layers) & (cells["activation"] == activation) & (cells["n"] == n)]
+
+
+def _phase_caption(material: Material) -> str:
+    point = _phase_point(material)
+    if point.empty:
+        return ""
+    first = point.iloc[0]
+    return (
+        f"Time of each phase, measured one by one, at the largest point that most implementations share: layers "
+        f"{first['layers']}, {first['activation']}, n = {first['n']:,}. Thin outlines: the whole step as its users write "
+        "it, which may be faster than the sum of its phases. Implementations that only do whole steps are not shown."
+    )
+
+
+@drawing("phases", "Time by phase", _phase_caption)
+def phases(material: Material) -> Figure | None:
+    """Stacked bars."""
+    point = _phase_point(material)
+    if point.empty:
+        return None
+    table = point.pivot_table(index="series", columns="phase", values="time_s", aggfunc="first")
+    names = list(map(str, table.index))
+    figure = _figure(10, 1.6 + 0.42 * len(names))
+    axes = figure.subplots()
+    left = np.zeros(len(names))
+    for phase, colour in PHASE_COLOURS.items():
+        if phase in table:
+            values = 1e3 * table[phase].fillna(0).to_numpy()
+            axes.barh(names, values, left=left, color=colour, label=phase, height=0.6)
+            left += values
+    first = point.iloc[0]
+    same = material.steps[
+        (material.steps["layers"] == first["layers"])
+        & (material.steps["activation"] == first["activation"])
+        & (material.steps["n"] == first["n"])
+    ].set_index("series")["time_s"]
+    whole = 1e3 * same.reindex(names).to_numpy(float)
+    axes.barh(names, whole, fill=False, edgecolor="black", linewidth=0.9, height=0.8, label="whole step")
+    axes.set(xlabel="milliseconds")
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=5)
+    return figure
+
+
+# --- the decisive picture -------------------------------------------------------------------------------------------
+
+
+def _decisive_caption(material: Material) -> str:
+    return (
+        "Time per example and parameter, t/(n·m), against p/(mean fan-in) along the activation axis, where only p moves. If "
+        "each weight paid for the activation (n·m·p), points would follow the dashed line through the origin; if each unit "
+        "pays (additive), they lie on the solid straight line that starts at the cost of the products. Both are fitted to "
+        "these points by relative error."
+    )
+
+
+@drawing("decisive", "Does the activation cost once per weight or once per unit?", _decisive_caption)
+def per_parameter(material: Material) -> Figure | None:
+    """Small multiples, one an implementation."""
+    cells = on_axis(material.steps, "activation")
+    groups = [(str(name), rows.sort_values("p")) for name, rows in cells.groupby("series") if rows["p"].nunique() > 2]
+    if not groups:
+        return None
+    columns = min(4, len(groups))
+    lines = -(-len(groups) // columns)
+    figure = _figure(10 if columns > 2 else 5 * columns, 2.9 * lines + 0.4)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(groups) :]:
+        axes.set_visible(False)
+    for axes, (name, rows) in zip(grid.flat, groups, strict=False):
+        x = (rows["p"] * rows["u"] / rows["m"]).to_numpy(float)
+        y = (1e9 * rows["time_s"] / rows["n"] / rows["m"]).to_numpy(float)
+        line = np.linspace(0, x.max(), 50)
+        start, slope = np.linalg.lstsq(np.column_stack([1 / y, x / y]), np.ones_like(y))[0]
+        proportional = float((x / y).sum() / (x / y @ (x / y)))
+        axes.plot(line, start + slope * line, "-", color="#444444", label="additive: products + n·u·p")
+        axes.plot(line, proportional * line, "--", color="#999999", label="n·m·p")
+        axes.plot(x, y, linestyle="none", **material.style(name))
+        axes.set(title=name, xlim=(0, None), ylim=(0, 1.25 * y.max()))
+    for axes in grid[-1]:
+        axes.set_xlabel("p / (mean fan-in)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("ns per example\nand parameter")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure

@@ -1,0 +1,313 @@
+"""The report: files in, a folder of files out.  The only place in this room with side effects."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis import cells as cell_table
+from analysis import figures, laws, load, verdicts
+from analysis.claims import BAND
+from analysis.figures import Material
+from analysis.load import Run
+from analysis.verdicts import Verdict
+from backprop_files import SCHEMA_VERSION, write_json, write_whole
+
+PNG_DPI = 110
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure, ready to be put into pages."""
+
+    key: str
+    title: str
+    caption: str
+    svg: bytes
+
+    @property
+    def data_uri(self) -> str:
+        """The SVG as a self-contained source of an ``<img>``: nothing in it can run."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+
+
+def write_report(paths: Sequence[Path], out: Path) -> Path:
+    """Write report.html, report.md, cells.csv, fits.json and figures/ into ``out``; returns the page's path.
+
+    Raises UserError for unusable files and for a directory that cannot be written.
+    """
+    run = load.load(paths)
+    cells = cell_table.table(run.entries)
+    judged = verdicts.judge(run.entries, cells)
+    material = Material(cells, judged)
+    write_whole(out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False))
+    write_json(out / "fits.json", fits_document(run, judged))
+    pictures, absent = _draw(material, out / "figures")
+    context = _context(run, material, pictures, absent)
+    environment = Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "si": si, "times": factor, "seconds": seconds, "cell": markdown_cell}
+    write_whole(out / "report.md", environment.get_template("report.md").render(context))
+    page = out / "report.html"
+    write_whole(page, environment.get_template("report.html").render(context))
+    return page
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def _draw(material: Material, folder: Path) -> tuple[list[Picture], list[str]]:
+    """Draw every figure the run has cells for; titles of the others come second."""
+    pictures, absent = [], []
+    for drawing in figures.DRAWINGS:
+        figure = drawing.draw(material)
+        if figure is None:
+            absent.append(drawing.title)
+            continue
+        svg = _render(figure, "svg")
+        write_whole(folder / f"{drawing.key}.svg", svg)
+        write_whole(folder / f"{drawing.key}.png", _render(figure, "png"))
+        pictures.append(Picture(drawing.key, drawing.title, drawing.caption(material), svg))
+    return pictures, absent
+
+
+def _render(figure: Figure, kind: str) -> bytes:
+    FigureCanvasAgg(figure)
+    stream = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {}
+    figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata)
+    return stream.getvalue()
+
+
+# --- fits.json ------------------------------------------------------------------------------------------------------
+
+
+def fits_document(run: Run, judged: Sequence[Verdict]) -> dict[str, Any]:
+    """The contract scripts may rely on; missing numbers are null."""
+    return {"schema_version": SCHEMA_VERSION, "run": _plain(run.settings), "fits": [_fit_object(v) for v in judged]}
+
+
+def _fit_object(verdict: Verdict) -> dict[str, Any]:
+    winner = verdict.choice.winner
+    return {
+        "impl": verdict.impl,
+        "device": verdict.device,
+        "dtype": verdict.dtype,
+        "phase": verdict.phase,
+        "claim": {"statement": verdict.claim.statement, "exponents": verdict.claim.exponents, "band": BAND},
+        "verdict": verdict.word,
+        "reason": verdict.reason,
+        "exponents": {name: _plain(asdict(exponent)) for name, exponent in verdict.exponents.items()},
+        "winning_law": winner.law.name if winner else None,
+        "winning_reason": verdict.choice.reason,
+        "laws": [
+            {
+                "name": fit.law.name,
+                "statement": fit.law.statement,
+                "terms": [term.name for term in fit.law.terms],
+                "units": [term.unit for term in fit.law.terms],
+                "coefficients": list(fit.coefficients),
+                "fitted_cells": fit.fitted_cells,
+                "fitted_median": _number(fit.fitted_median),
+                "crossvalidated_median": _number(fit.crossvalidated_median),
+                "heldout_cells": fit.heldout_cells,
+                "heldout_median": _number(fit.heldout_median),
+                "heldout_p90": _number(fit.heldout_p90),
+            }
+            for fit in verdict.choice.fits
+        ],
+    }
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {key: _number(value) for key, value in mapping.items()}
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def _context(run: Run, material: Material, pictures: list[Picture], absent: list[str]) -> dict[str, Any]:
+    steps = [v for v in material.verdicts if v.phase == "step"]
+    cells = material.cells
+    return {
+        "run": run,
+        "opening": opening(steps, cells),
+        "steps": [_opening_row(material, v) for v in steps],
+        "phases": [(_series(material, v), v) for v in material.verdicts if v.phase != "step"],
+        "laws": [(_series(material, v), v, fit) for v in steps for fit in v.choice.fits],
+        "law_statements": {law.name: law.statement for law in laws.LAWS if "step" in law.phases},
+        "functions": functions_table(cells),
+        "precision": precision_table(cells),
+        "ceilings": cell_table.ceilings(run.entries).reset_index().to_dict("records"),
+        "pictures": pictures,
+        "absent": absent,
+        "left_out": _grouped(run.left_out),
+        "failed": _grouped(run.failed),
+        "machine": _machine_rows(run.machine),
+        "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
+        "cells": len(cells),
+        "unsettled": int((~cells["settled"].astype(bool)).sum()),
+        "dropped": int(cells["dropped_rounds"].sum()),
+        "band": BAND,
+    }
+
+
+def _series(material: Material, verdict: Verdict) -> str:
+    found = material.cells.loc[material.cells["full_series"] == figures.name_of(verdict), "series"]
+    return str(found.iloc[0])
+
+
+def opening(steps: Sequence[Verdict], cells: pd.DataFrame) -> str:
+    """The first paragraph: what was found, in plain words."""
+    by_word = {word: [v.impl for v in steps if v.word == word] for word in ("supported", "refuted", "inconclusive")}
+    told = [
+        f"growth in proportion to n·m·p is {word} for {_list(names)}" for word, names in by_word.items() if names
+    ] or ["no whole step was measured"]
+    parts = ["Over the range measured, " + "; ".join(told) + "."]
+    beaten = [v for v in steps if v.choice.winner and v.choice.winner.law.name != "n·m·p"]
+    if beaten:
+        winners = sorted({v.choice.winner.law.name for v in beaten if v.choice.winner})
+        parts.append(
+            f"The law {_list([f'“{w}”' for w in winners])} predicts cells that were not fitted better than n·m·p "
+            f"for {_list([v.impl for v in beaten])}."
+        )
+    loose = [v for v in steps if v.word == "refuted" and "fails too" not in v.reason]
+    if loose:
+        parts.append(
+            "O(·) is an upper bound: where cost grows more slowly than claimed the bound is not violated, it is only "
+            "not the law by which cost grows. What is tested here is the law."
+        )
+    return " ".join(parts)
+
+
+def _list(names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _opening_row(material: Material, verdict: Verdict) -> dict[str, Any]:
+    winner = verdict.choice.winner
+    rival = next((fit for fit in verdict.choice.fits if fit.law.name == verdict.claim.law), None)
+    return {
+        "name": _series(material, verdict),
+        "verdict": verdict,
+        "winner": winner,
+        "margin": _margin(winner, rival),
+    }
+
+
+def _margin(winner: laws.LawFit | None, rival: laws.LawFit | None) -> str:
+    """The winner's error beside that of the claimed law, on the cells it was judged by."""
+    if winner is None:
+        return "–"
+    error = f"{percent(winner.judged)} off"
+    if rival is None or rival is winner:
+        return error
+    return f"{error}; n·m·p {percent(rival.judged)}"
+
+
+def functions_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """Real activation functions at one point: time over that of the cheapest, one row a function, one column a series."""
+    chosen = cell_table.on_axis(cells[cells["phase"] == "step"], "functions")
+    if chosen.empty:
+        return []
+    rows = []
+    for (name, p), group in chosen.groupby(["activation", "p"], sort=False):
+        rows.append({"activation": name, "p": p, "times": dict(zip(group["series"], group["time_s"], strict=True))})
+    return sorted(rows, key=lambda row: int(row["p"]))
+
+
+def precision_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    """How narrow the intervals became, by series."""
+    return [
+        {
+            "name": name,
+            "cells": len(rows),
+            "passes": int(rows["passes"].max()),
+            "median": rows["precision"].median(),
+            "p90": rows["precision"].quantile(0.9),
+            "within": float((rows["precision"] <= 0.03).mean()),
+        }
+        for name, rows in cells.groupby("series")
+    ]
+
+
+def _grouped(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells with the same implementation and reason in one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        key = (str(row.get("impl", "?")), str(row.get("reason", "no reason given")))
+        groups.setdefault(key, []).append(str(row.get("cell", "?")))
+    return [
+        {"impl": impl, "reason": reason, "cells": list(dict.fromkeys(names)), "count": len(names)}
+        for (impl, reason), names in groups.items()
+    ]
+
+
+def _machine_rows(machine: dict[str, Any]) -> dict[str, str]:
+    """Machine facts worth a line, in words."""
+    shown = ("cpu_model", "caches", "memory_bytes", "accelerators", "system", "release", "python_version", "libraries")
+    rows = {}
+    for key in shown:
+        value = machine.get(key)
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        elif key == "memory_bytes" and isinstance(value, int):
+            key, value = "memory", f"{value / 2**30:.1f} GiB"
+        if value not in (None, ""):
+            rows[key.replace("_", " ")] = str(value)
+    return rows
+
+
+# --- words for numbers ----------------------------------------------------------------------------------------------
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """0.123 as 12 %."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"
+
+
+def si(value: float | None) -> str:
+    """2.5e-10 as it stands, short; – for none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds in the unit that reads best."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns"
+
+
+def factor(value: float | None) -> str:
+    """2.345 as 2.3×."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.1f}×"
+
+
+def markdown_cell(text: Any) -> str:
+    """Text that cannot break out of a Markdown table or into HTML."""
+    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
