@@ -44,7 +44,7 @@ CELL_KEYS = (
     "width",  # units of a hidden layer; 0 where there is none
     "depth",  # number of weight layers
     "operations",  # {phase: {kind: count}}, for the whole step
-    "reference_s",  # one per round: mean of the reference times just before and just after it
+    "reference_s",  # {kernel: [one per round: mean of its times just before and just after the round]}
     "pass",
     "seed",
     "first_call_s",

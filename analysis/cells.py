@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.load import IDENTITY
+from analysis.normalise import IDENTITY
 from analysis.statistics import geometric_interval
 
 _CONSTANT = [
@@ -20,7 +20,7 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
     """
     grouped = entries.groupby(IDENTITY, sort=False)
     cells = grouped[_CONSTANT].first()
-    intervals = grouped["time_s"].agg(lambda times: geometric_interval(times.to_numpy()))
+    intervals = [geometric_interval(times.to_numpy(float)) for _, times in grouped["time_s"]]
     cells["time_s"] = [interval.value for interval in intervals]
     cells["ci_low_s"] = [interval.low for interval in intervals]
     cells["ci_high_s"] = [interval.high for interval in intervals]

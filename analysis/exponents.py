@@ -113,7 +113,7 @@ def fixed_overhead(x: Floats, times: Floats) -> float:
 
     def residuals(parameters: Floats) -> Floats:
         fixed, slope, beta = parameters
-        return (np.exp(fixed) + np.exp(slope) * scaled**beta) / times - 1
+        return np.asarray((np.exp(fixed) + np.exp(slope) * scaled**beta) / times - 1)
 
     starts = [
         (np.log(times.min() * share), np.log(times.max()), beta) for share in (0.01, 0.9) for beta in (0.6, 1.0, 1.5)
@@ -148,9 +148,9 @@ def _estimate(used: pd.DataFrame, points: int, low: float, high: float) -> Expon
         halves.append(t_quantile(len(slopes) - 1) * float(slopes.std(ddof=1)) / np.sqrt(len(slopes)))
     degrees = len(means) - means["group"].nunique() - 1
     if degrees >= 1 and (len(slopes) >= 2 or points >= 4):
-        centred = means["log_x"] - means.groupby("group")["log_x"].transform("mean")
-        error = np.sqrt(residuals @ residuals / degrees / (centred @ centred))
-        halves.append(t_quantile(degrees) * float(error))
+        centred = (means["log_x"] - means.groupby("group")["log_x"].transform("mean")).to_numpy(float)
+        error = float(np.sqrt(residuals @ residuals / degrees / (centred @ centred)))
+        halves.append(t_quantile(degrees) * error)
     if not halves:
         return Exponent(slope, None, None, low, high, points, "one pass and three cells give no interval")
     half = max(halves)

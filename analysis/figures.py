@@ -26,7 +26,7 @@ from analysis.verdicts import Verdict
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = "osD^vP*X"
 PHASE_COLOURS = {"forward": "#56B4E9", "loss": "#000000", "backward": "#E69F00", "update": "#009E73"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.grid": True,
@@ -68,9 +68,7 @@ class Material:
 
     def winners(self) -> dict[str, LawFit]:
         """The winning law of every series' step."""
-        return {
-            name_of(v): v.choice.winner for v in self.verdicts if v.phase == "step" and v.choice.winner is not None
-        }
+        return {name_of(v): v.choice.winner for v in self.verdicts if v.phase == "step" and v.choice.winner is not None}
 
 
 def name_of(verdict: Verdict) -> str:
@@ -91,7 +89,9 @@ class Drawing:
 DRAWINGS: list[Drawing] = []
 
 
-def drawing(key: str, title: str, caption: Callable[[Material], str]) -> Callable[[Callable[[Material], Figure | None]], Any]:
+def drawing(
+    key: str, title: str, caption: Callable[[Material], str]
+) -> Callable[[Callable[[Material], Figure | None]], Any]:
     """Register a figure.  The function returns None where the run lacks the cells for it."""
 
     def register(function: Callable[[Material], Figure | None]) -> Callable[[Material], Figure | None]:
@@ -212,7 +212,9 @@ def exponents(material: Material) -> Figure | None:
 def _exponent_mark(axes: Axes, verdict: Verdict, name: str, row: int, style: dict[str, Any]) -> None:
     found = verdict.exponents[name]
     if found.value is None:
-        axes.text(0.02, row, "not estimated", transform=axes.get_yaxis_transform(), va="center", fontsize=7, color="#777777")
+        axes.text(
+            0.02, row, "not estimated", transform=axes.get_yaxis_transform(), va="center", fontsize=7, color="#777777"
+        )
         return
     if found.ci_low is not None and found.ci_high is not None:
         axes.plot([found.ci_low, found.ci_high], [row, row], color=style["color"], linewidth=2)
@@ -284,7 +286,7 @@ def _prediction_marks(axes: Axes, material: Material, verdict: Verdict, fit: Law
 
 
 def _ceiling_caption(material: Material) -> str:
-    best = material.steps.loc[material.steps["share_of_ceiling"].idxmax()]
+    best = material.steps.sort_values("share_of_ceiling").iloc[-1]
     return (
         "Share of the matrix-product ceiling that each step reaches (operations in products / time / measured ceiling) "
         f"against the work in it. The best is {best['series']} with {best['share_of_ceiling']:.0%} at layers {best['layers']}, "
@@ -302,10 +304,16 @@ def share_of_ceiling(material: Material) -> Figure | None:
     axes = figure.subplots()
     for name, rows in cells.groupby("series"):
         axes.plot(
-            rows["operations_product"], 100 * rows["share_of_ceiling"], linestyle="none", alpha=0.75, **material.style(str(name))
+            rows["operations_product"],
+            100 * rows["share_of_ceiling"],
+            linestyle="none",
+            alpha=0.75,
+            **material.style(str(name)),
         )
     axes.axhline(100, color="#888888", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlabel="operations in matrix products per step", ylabel="share of the ceiling, %")
+    axes.set(
+        xscale="log", yscale="log", xlabel="operations in matrix products per step", ylabel="share of the ceiling, %"
+    )
     axes.set_yticks([0.01, 0.1, 1, 10, 100], ["0.01", "0.1", "1", "10", "100"])
     _legend(figure, material, sorted(map(str, cells["series"].unique())))
     return figure
@@ -339,10 +347,18 @@ def fastest(material: Material) -> Figure | None:
     axes = figure.subplots()
     colours = mpl.colors.ListedColormap([material.style(name)["color"] for name in names])
     best = times.argmin(axis=0).reshape(len(width), len(n))
-    axes.pcolormesh(n, width, best, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, alpha=0.45, shading="nearest", rasterized=True)
+    axes.pcolormesh(
+        n, width, best, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, alpha=0.45, shading="nearest", rasterized=True
+    )
     won = measured.loc[measured.groupby(["layers", "n", "activation"])["time_s"].idxmin()]
     for name, rows in won.groupby("series"):
-        axes.plot(rows["n"], rows["width"], linestyle="none", markeredgecolor="white", **{**material.style(str(name)), "markersize": 8})
+        axes.plot(
+            rows["n"],
+            rows["width"],
+            linestyle="none",
+            markeredgecolor="white",
+            **{**material.style(str(name)), "markersize": 8},
+        )
     axes.set(xscale="log", yscale="log", xlabel="examples n", ylabel="width of the hidden layers")
     axes.grid(False)
     present = sorted({names[i] for i in np.unique(best)} | set(map(str, won["series"].unique())))
@@ -382,9 +398,12 @@ def _phase_point(material: Material) -> pd.DataFrame:
     cells = material.cells[material.cells["phase"].isin(list(PHASE_COLOURS))]
     if cells.empty:
         return cells
-    points = cells.groupby(["layers", "activation", "n"]).agg(count=("series", "nunique"), work=("operations_total", "sum"))
+    points = cells.groupby(["layers", "activation", "n"]).agg(
+        count=("series", "nunique"), work=("operations_total", "sum")
+    )
     layers, activation, n = points[points["count"] == points["count"].max()]["work"].idxmax()
-    return cells[(cells["layers"] == layers) & (cells["activation"] == activation) & (cells["n"] == n)]
+    chosen: pd.DataFrame = cells[(cells["layers"] == layers) & (cells["activation"] == activation) & (cells["n"] == n)]
+    return chosen
 
 
 def _phase_caption(material: Material) -> str:

@@ -86,7 +86,7 @@ class LawFit:
 
     def predict(self, frame: pd.DataFrame) -> Floats:
         """Seconds for the rows of a frame with n, m, p, u."""
-        return design(self.law, frame) @ np.array(self.coefficients)
+        return np.asarray(design(self.law, frame) @ np.array(self.coefficients))
 
     @property
     def judged(self) -> float:
@@ -111,8 +111,8 @@ def design(law: Law, frame: pd.DataFrame) -> Floats:
 def choose(cells: pd.DataFrame, phase: str) -> Choice:
     """Fit every candidate law of ``phase`` on the cells that may be seen and pick the best predictor of the others.
 
-    ``cells`` are rows of one group.  Cells between the largest fitted and the held-out ones serve neither; those on the ``functions`` axis alone are not used, since counts of real functions'
-    operations do not compare with counts of multiplications.
+    ``cells`` are rows of one group.  Cells between the largest fitted and the held-out ones serve neither; those on the
+    ``functions`` axis alone are not used, since operations of real functions do not compare with multiplications.
     """
     usable = cells[cells["axis"] != "functions"]
     heldout = usable[usable["heldout"]]
@@ -178,7 +178,7 @@ def fit_relative(columns: Floats, times: Floats) -> Floats:
         # 4.685 is 95 % efficient under normal errors; 5 % keeps an all but perfect fit from discarding honest cells
         distance = np.clip(np.abs(residuals) / (4.685 * max(spread, 0.05)), 0, 1)
         weights = (1 - distance**2) ** 2
-    return solution / scale
+    return np.asarray(solution / scale)
 
 
 def _crossvalidate(columns: Floats, times: Floats) -> float:

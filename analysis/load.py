@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.normalise import IDENTITY, normalise
 from backprop_files import CELL_KEYS, SCHEMA_VERSION, UserError
 
-#: What makes a cell, apart from the pass it was measured in.
-IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase"]
 #: Machine facts that must agree before files may stand in one report.
@@ -51,8 +50,8 @@ class Run:
     """Everything a report is made from.
 
     ``entries`` has the columns of ``CELL_KEYS`` (``layers`` as text, ``64-128-10``) and ``raw_s`` (median seconds),
-    ``ratio`` (median of round / reference beside it), ``time_s`` (ratio × the run's median reference time),
-    ``rounds``, ``operations_product`` and ``operations_total`` of the row's phase, and ``outputs``.
+    ``time_s`` (normalised, see ``analysis.normalise``), ``rounds``, ``operations_product`` and ``operations_total`` of
+    the row's phase, ``inputs`` and ``outputs``.
     """
 
     entries: pd.DataFrame
@@ -61,7 +60,6 @@ class Run:
     failed: list[dict[str, Any]]
     notes: list[str]
     machine: dict[str, Any]
-    #: wall-clock order of all rounds: impl, phase, started_at, raw_s, ratio; for the timeline
     measured_at: str
 
 
@@ -81,7 +79,7 @@ def load(paths: Sequence[Path]) -> Run:
     ours = [document["backprop_bench"] for _, document in documents]
     newest = max(documents, key=lambda pair: str(pair[1].get("datetime", "")))[1]
     return Run(
-        entries=_normalise(pd.DataFrame(rows)),
+        entries=normalise(pd.DataFrame(rows)),
         settings=dict(newest["backprop_bench"].get("run") or {}),
         left_out=_distinct(row for part in ours for row in part.get("left_out") or []),
         failed=_distinct(row for part in ours for row in part.get("failed") or []),
@@ -164,7 +162,7 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
         raise UserError(f"{where}: misses {', '.join(missing)}")
     _check_types(where, info)
     seconds = _times(where, "stats.data", entry["stats"].get("data") or [entry["stats"].get("median")])
-    reference = _times(where, "reference_s", info["reference_s"] or [])
+    reference = _references(where, info["reference_s"], len(seconds))
     row = {key: info[key] for key in CELL_KEYS if key not in ("operations", "reference_s", "layers", "schema_version")}
     row |= {
         "layers": "-".join(map(str, info["layers"])),
@@ -172,8 +170,8 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
         "outputs": info["layers"][-1],
         "raw_s": float(np.median(seconds)),
         "rounds": len(seconds),
-        "reference_s": float(np.median(reference)) if len(reference) else math.nan,
-        "ratio": _ratio(seconds, reference),
+        "seconds": seconds,
+        "references": reference,
         **_operations(where, info["operations"], info["phase"]),
     }
     return row
@@ -201,13 +199,12 @@ def _times(where: str, what: str, values: Any) -> np.ndarray:
     return array
 
 
-def _ratio(seconds: np.ndarray, reference: np.ndarray) -> float:
-    """Median of round / reference beside it; NaN where no reference was timed."""
-    if not len(reference):
-        return math.nan
-    if len(reference) == len(seconds):
-        return float(np.median(seconds / reference))
-    return float(np.median(seconds) / np.median(reference))
+def _references(where: str, found: Any, rounds: int) -> dict[str, np.ndarray]:
+    """Reference times by kernel; none where the file keeps no single rounds."""
+    if not isinstance(found, dict):
+        raise UserError(f"{where}: reference_s is no object of kernels and their times")
+    times = {str(name): _times(where, f"reference_s.{name}", values) for name, values in found.items()}
+    return {name: values for name, values in times.items() if len(values) == rounds}
 
 
 def _operations(where: str, operations: dict[str, Any], phase: str) -> dict[str, int]:
@@ -238,9 +235,3 @@ def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(row, sort_keys=True, default=str): row for row in rows}.values())
-
-
-def _normalise(entries: pd.DataFrame) -> pd.DataFrame:
-    """time_s = ratio × the median reference time of the run on that device, so that it still reads as seconds."""
-    scale = entries.groupby("device")["reference_s"].transform("median")
-    return entries.assign(time_s=(entries["ratio"] * scale).fillna(entries["raw_s"]))

@@ -226,7 +226,7 @@ def _margin(winner: laws.LawFit | None, rival: laws.LawFit | None) -> str:
 
 
 def functions_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """Real activation functions at one point: time over that of the cheapest, one row a function, one column a series."""
+    """Real activation functions at one point: seconds per step, one row a function, one column a series."""
     chosen = cell_table.on_axis(cells[cells["phase"] == "step"], "functions")
     if chosen.empty:
         return []

@@ -33,7 +33,11 @@ class Verdict:
 def judge(entries: pd.DataFrame, cells: pd.DataFrame) -> list[Verdict]:
     """A verdict for every group of the run, in the order of the cell table."""
     by_group = dict(list(cells.groupby(GROUP, sort=False)))
-    return [_judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key]) for key, rows in entries.groupby(GROUP, sort=True) if str(key[3]) in CLAIMS]
+    return [
+        _judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key])
+        for key, rows in entries.groupby(GROUP, sort=True)
+        if str(key[3]) in CLAIMS
+    ]
 
 
 def _judge(key: tuple[str, str, str, str], entries: pd.DataFrame, cells: pd.DataFrame) -> Verdict:

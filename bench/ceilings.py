@@ -10,7 +10,7 @@ from typing import Any
 #: Side of the square product: large enough to reach the machine's best rate, small enough to take some milliseconds.
 SIDE = 1024
 #: Bytes copied; with the copy, several times a last-level cache.
-COPIED_BYTES = 1 << 26
+COPIED_BYTES = 1 << 25
 
 
 def measure(device: str, dtype: str) -> dict[str, float | None]:

@@ -272,20 +272,21 @@ class Budget:
             return None
         return min(self.cell_s, max(LEAST_S, (left - needed) / max(loops, 1)))
 
-    def spent(self, job: Job, wall_s: float, seconds: float) -> None:
-        """Learn what a job took in all."""
-        self._learned[job.key] = max(0.0, wall_s - seconds * _loops(job))
+    def spent(self, job: Job, wall_s: float, first_calls_s: float, seconds: float) -> None:
+        """Learn what a job took beside its timed seconds and its compilation, which later passes find done."""
+        self._learned[job.key] = max(0.0, wall_s - first_calls_s - seconds * _loops(job))
 
     def started(self, setting: Setting, wall_s: float) -> None:
         """Learn what starting a worker took."""
         self._startup[setting.label] = wall_s
 
     def _overhead(self, job: Job) -> float:
-        if job.key in self._learned:
-            return self._learned[job.key]
         cost = job.setting.entry.cost
+        compiled = (len(PHASES) * (len(job.phases) > 1) + 1) * cost.first_call_s if job.pass_number == 1 else 0.0
+        if job.key in self._learned:
+            return self._learned[job.key] + compiled
         # prepared, checked against the reference, warmed up, at least three rounds, however long a step is
-        return 0.03 + cost.first_call_s * (len(job.phases) + 1) / 2 + 8 * step_estimate_s(job.setting, job.point)
+        return 0.03 + compiled + 8 * step_estimate_s(job.setting, job.point)
 
     def _starts(self, jobs: list[Job]) -> float:
         """Start-up of the workers still to come."""

@@ -42,6 +42,7 @@ class Sweep:
     def __init__(self, recorder: Recorder, store: Store | None, config: pytest.Config) -> None:
         self.recorder = recorder
         self.store = store
+        self.refusal: str | None = None
         self._config = config
         finished = store.finished() if store else set()
         self._cells: dict[str, tuple[Job, Cell]] = {}
@@ -184,6 +185,7 @@ def sweep(request: pytest.FixtureRequest) -> Iterator[Sweep]:
         try:
             found.recorder.open()
         except UserError as error:
+            found.refusal = str(error)
             pytest.exit(str(error), returncode=2)
         yield found
     finally:

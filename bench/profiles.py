@@ -43,6 +43,7 @@ class Range:
     joint: int = 0
     heldout: int = 0
     functions: tuple[str, ...] = ("relu", "sigmoid", "tanh", "gelu")
+    all_by_phase: bool = False  # the depth axis too
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ _FULL = replace(
     widths=(8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
     degrees=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
     functions=activations.PLAIN_NAMES,
+    all_by_phase=True,
     joint=80,
     heldout=16,
 )
@@ -99,8 +101,8 @@ _SLOW_FULL = replace(_SLOW_QUICK, examples=(1, 2, 4, 8, 16, 32), widths=(4, 8, 1
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", 2, 0.02, 75.0, _SMOKE, _SLOW_SMOKE, 0.2),
-        Profile("quick", 3, 0.03, 205.0, _QUICK, _SLOW_QUICK, 0.5),
+        Profile("smoke", 2, 0.03, 70.0, _SMOKE, _SLOW_SMOKE, 0.2),
+        Profile("quick", 3, 0.1, 205.0, _QUICK, _SLOW_QUICK, 0.5),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
     )
 }
@@ -126,7 +128,9 @@ def points(profile: Profile, entry: Entry, seed: int) -> list[Point]:
             able = replace(point, network=replace(point.network, activation="tanh"))
         key = (able.network, able.n)
         known = merged.get(key)
-        merged[key] = replace(known, axes=(*known.axes, *able.axes)) if known else able
+        if known:
+            able = replace(known, axes=(*known.axes, *able.axes), by_phase=known.by_phase or able.by_phase)
+        merged[key] = able
     return list(merged.values())
 
 
@@ -139,7 +143,7 @@ def _axes(chosen: Range) -> Iterator[Point]:
     for n in chosen.examples:
         yield Point(_network(chosen), n, ("examples",))
     for hidden in chosen.depths:
-        yield Point(_network(chosen, hidden=hidden), chosen.n, ("depth",))
+        yield Point(_network(chosen, hidden=hidden), chosen.n, ("depth",), by_phase=chosen.all_by_phase)
     for width in chosen.widths:
         yield Point(_network(chosen, width=width), chosen.n, ("width",))
     for degree in chosen.degrees:

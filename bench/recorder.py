@@ -122,8 +122,9 @@ class Recorder:
         except WorkerFailed as error:
             self._bury(job, str(error))
             raise
-        self._budget.spent(job, time.monotonic() - start, seconds)
         phases: dict[str, Any] = answer["phases"]
+        first_calls = sum(result["first_call_s"] for result in phases.values())
+        self._budget.spent(job, time.monotonic() - start, first_calls, seconds)
         return phases
 
     def _worker_for(self, job: Job) -> WorkerProcess:
@@ -175,7 +176,7 @@ class Recorder:
             {
                 "schema_version": SCHEMA_VERSION,
                 **facts(cell, settings.data, settings.seed),
-                "reference_s": list(result["reference_s"]),
+                "reference_s": result["reference_s"],
                 "pass": job.pass_number,
                 "first_call_s": result["first_call_s"],
                 "peak_bytes": result["peak_bytes"],

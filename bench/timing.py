@@ -1,4 +1,4 @@
-"""Rounds: blocks of calls between two looks at the clock, with the reference kernel timed before and after each."""
+"""Rounds: blocks of calls between two looks at the clock, with reference kernels timed before and after each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from bench.reference_kernel import Kernels
 
 Call = Callable[[], object]
 
@@ -27,13 +29,13 @@ class Rounds:
     """Raw samples of one cell in one pass; estimates are made elsewhere."""
 
     seconds: tuple[float, ...]  # per iteration, one a round
-    reference_s: tuple[float, ...]  # beside each round
+    reference_s: dict[str, list[float]]  # by kernel, beside each round
     iterations: int  # in each round
     settled: bool
     dropped: int
 
 
-def measure(calls: Sequence[Call], synchronize: Call, reference: Callable[[], float], seconds: float) -> list[Rounds]:
+def measure(calls: Sequence[Call], synchronize: Call, reference: Kernels, seconds: float) -> list[Rounds]:
     """Time ``calls``, done one after the other, for about ``seconds``: one ``Rounds`` for each of them.
 
     A single call (a whole step) is repeated without synchronising inside a block, as a training loop would; several
@@ -88,7 +90,7 @@ def _iterations(block: Block) -> int:
     return max(1, min(20_000, round(BLOCK_S / max(min(once, sum(block(guess))), 1e-7))))
 
 
-def _warm_up(block: Block, reference: Callable[[], float], iterations: int, seconds: float) -> bool:
+def _warm_up(block: Block, reference: Kernels, iterations: int, seconds: float) -> bool:
     """Run blocks until the medians of two successive groups agree within ``STEADY``; False if time ran out before."""
     deadline = time.perf_counter() + seconds
     before: float | None = None
@@ -96,7 +98,7 @@ def _warm_up(block: Block, reference: Callable[[], float], iterations: int, seco
     size = WARMUP_GROUP
     while True:
         spent = sum(block(iterations))
-        group.append(spent / reference())
+        group.append(spent / reference["product"]())
         size = 1 if spent > LONG_S else WARMUP_GROUP
         if len(group) >= size:
             median = statistics.median(group)
@@ -113,17 +115,18 @@ def _suspended() -> float:
 
 
 def _rounds(
-    block: Block, reference: Callable[[], float], iterations: int, seconds: float, width: int, settled: bool
+    block: Block, reference: Kernels, iterations: int, seconds: float, width: int, settled: bool
 ) -> list[Rounds]:
     samples: list[list[float]] = [[] for _ in range(width)]
-    references: list[float] = []
+    references: dict[str, list[float]] = {name: [] for name in reference}
+    kept = 0
     dropped = 0
     deadline = time.perf_counter() + seconds
-    before = reference()
-    while len(references) < MIN_ROUNDS or (time.perf_counter() < deadline and len(references) < MAX_ROUNDS):
+    before = {name: kernel() for name, kernel in reference.items()}
+    while kept < MIN_ROUNDS or (time.perf_counter() < deadline and kept < MAX_ROUNDS):
         asleep = _suspended()
         spent = block(iterations)
-        after = reference()
+        after = {name: kernel() for name, kernel in reference.items()}
         if abs(_suspended() - asleep) > JUMP_S or min(spent) <= 0:
             dropped += 1
             if dropped > MAX_ROUNDS:
@@ -131,6 +134,8 @@ def _rounds(
         else:
             for sample, s in zip(samples, spent, strict=True):
                 sample.append(s)
-            references.append((before + after) / 2)
+            for name, times in references.items():
+                times.append((before[name] + after[name]) / 2)
+            kept += 1
         before = after
-    return [Rounds(tuple(sample), tuple(references), iterations, settled, dropped) for sample in samples]
+    return [Rounds(tuple(sample), references, iterations, settled, dropped) for sample in samples]

@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make report` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+REPORT ?= reports/quick
+
+.PHONY: venv report test lint smoke peers gpu example clean
+
+venv: $(VENV)/.ready  ## the environment alone
+
+# torch comes first and alone: under its exact pin pip takes the CPU build where one is at hand
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt "torch==2.13.0"
+	$(BIN)/pip install -q -c constraints.txt -e ".[all,dev]"
+	touch $@
+
+report: venv  ## quick sweep and its report
+	rm -rf $(REPORT)
+	$(BIN)/backprop-bench run --profile quick --out $(REPORT)
+
+lint: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: venv lint  ## checks, all tests, and the benchmarks in smoke size
+	$(BIN)/pytest
+	$(BIN)/pytest --benchmark-only --profile smoke --passes 1 --budget 60 -q --benchmark-quiet
+
+smoke: venv  ## the main job in its smallest size
+	rm -rf reports/smoke
+	$(BIN)/backprop-bench run --profile smoke --out reports/smoke
+
+peers: venv  ## speed beside other libraries, ratios from one run
+	$(BIN)/python -m bench.peers
+
+# For a machine with a GPU and no network: needs numpy, scipy, torch, jax, pytest, pytest-benchmark, typer, rich and
+# threadpoolctl in $(GPU_PYTHON); drawing happens elsewhere, from the files.
+GPU_PYTHON ?= python3
+gpu:
+	$(GPU_PYTHON) -m pytest -q --benchmark-only --profile quick --device cuda --run-dir reports/gpu
+
+example: report  ## refresh the run that is kept in git
+	rm -rf reports/example
+	$(BIN)/backprop-bench report $(REPORT) --out reports/example
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

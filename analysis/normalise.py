@@ -1,0 +1,72 @@
+"""Normalised time: what a cell would have taken had the machine run at its usual speed throughout.
+
+Beside every round stand the times of the reference kernels.  A cell's reference is their weighted geometric mean,
+
+    r = product^w · interpreter^(1 - w),
+
+since cells that compute follow the one and cells of pure overhead the other.  Its normalised time is
+median(round / r) × the run's median of r, so that it still reads as seconds.  w is chosen for each cell, the same in
+all its passes, by the smallest spread of round / r *within* passes: never by how well passes agree, which is what the
+intervals are made from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+#: What makes a cell, apart from the pass it was measured in.
+IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
+
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+KERNELS = ("product", "interpreter")
+
+
+def normalise(entries: pd.DataFrame) -> pd.DataFrame:
+    """Add ``time_s`` and ``weight`` (w; NaN where no reference was timed and raw seconds stand in).
+
+    ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)};
+    both columns are dropped.
+    """
+    usual = {device: _usual(rows) for device, rows in entries.groupby("device")}
+    parts = [_cell(rows, usual[str(rows["device"].iloc[0])]) for _, rows in entries.groupby(IDENTITY, sort=False)]
+    return pd.concat(parts).sort_index().drop(columns=["seconds", "references"])
+
+
+def _usual(rows: pd.DataFrame) -> dict[str, float]:
+    """Median time of each kernel over the whole run on a device."""
+    found = {}
+    for kernel in KERNELS:
+        times = [reference[kernel] for reference in rows["references"] if kernel in reference]
+        if times:
+            found[kernel] = float(np.median(np.concatenate(times)))
+    return found
+
+
+def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
+    kernels = [kernel for kernel in KERNELS if all(kernel in reference for reference in rows["references"])]
+    if not kernels:
+        return rows.assign(time_s=rows["raw_s"], weight=np.nan)
+    weights = WEIGHTS if len(kernels) == 2 else (1.0,)
+    tried = {w: [_relative(seconds, reference, usual, w) for seconds, reference in _rounds(rows)] for w in weights}
+    best = min(tried, key=lambda w: (np.mean([_spread(logs) for logs in tried[w]]), -w))
+    return rows.assign(time_s=[float(np.exp(np.median(logs))) for logs in tried[best]], weight=best)
+
+
+def _rounds(rows: pd.DataFrame) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    return list(zip(rows["seconds"], rows["references"], strict=True))
+
+
+def _relative(
+    seconds: np.ndarray, reference: dict[str, np.ndarray], usual: dict[str, float], weight: float
+) -> np.ndarray:
+    """Log of round / r × usual r, shape (rounds,)."""
+    logs = np.log(seconds)
+    for kernel, share in zip(KERNELS, (weight, 1 - weight), strict=True):
+        if share:
+            logs = logs - share * np.log(reference[kernel] / usual[kernel])
+    return np.asarray(logs)
+
+
+def _spread(logs: np.ndarray) -> float:
+    return float(np.median(np.abs(logs - np.median(logs))))

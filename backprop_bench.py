@@ -1,0 +1,166 @@
+"""The command line: parse, call, exit code.
+
+Exit codes: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backprop_files import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="What does a step of backpropagation cost, and does it grow as O(n·m·p)?",
+)
+console = Console()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
+    impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: the profile's)")] = "",
+    impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
+    data: Annotated[str, typer.Option(help="synthetic or digits")] = "synthetic",
+    device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
+    threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")] = "",
+    phases: Annotated[str, typer.Option(help="of step,forward,loss,backward,update (default: all)")] = "",
+    passes: Annotated[int, typer.Option(help="fresh processes per implementation (default: the profile's)")] = 0,
+    budget: Annotated[float | None, typer.Option(help="seconds for all measuring (default: the profile's)")] = None,
+    seed: Annotated[int, typer.Option(help="seed of problems, joint design and order")] = 0,
+    out: Annotated[Path | None, typer.Option(help="run directory (default: reports/<profile>-<time>)")] = None,
+    resume: Annotated[bool, typer.Option(help="finish the run in --out")] = False,
+) -> None:
+    """Measure, and write the report."""
+    from analysis.report import write_report
+    from bench import plan
+    from bench import run as runner
+
+    settings = plan.Settings(
+        profile=profile,
+        impls=_names(impls),
+        own=tuple(impl or ()),
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        phases=_names(phases) or plan.ALL_PHASES,
+        seed=seed,
+        data=data,
+        passes=passes,
+        budget_s=budget,
+    )
+    if resume and out is None:
+        raise UserError("--resume needs --out: the directory of the run to finish")
+    directory = out or runner.default_out(settings)
+    code = runner.sweep(settings, directory, resume, console)
+    if code == runner.INTERRUPTED:
+        Console(stderr=True).print(f"interrupted; finished cells are in {directory}, --resume goes on from there")
+        raise typer.Exit(code)
+    page = write_report([directory], directory)
+    console.print(f"report: {page.resolve()}", soft_wrap=True)
+    if code:
+        Console(stderr=True).print("some cells failed; the report names them with their reasons")
+        raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="run directories or pytest-benchmark JSON files")],
+    out: Annotated[Path | None, typer.Option(help="where to write (default: the run directory, or ./report)")] = None,
+) -> None:
+    """Write the report from files alone."""
+    from analysis.report import write_report
+
+    directory = out or (paths[0] if paths[0].is_dir() else Path("report"))
+    console.print(f"report: {write_report(paths, directory).resolve()}", soft_wrap=True)
+
+
+@app.command(name="list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False) -> None:
+    """Implementations: what each can do, and what is missing for it."""
+    from bench import machine
+    from impls import registry
+
+    cards = machine.accelerators()
+    rows: list[dict[str, Any]] = [
+        {
+            "impl": entry.name,
+            "summary": entry.summary,
+            "devices": list(entry.devices),
+            "devices_here": [device for device in entry.devices if device == "cpu" or cards],
+            "dtypes": list(entry.dtypes),
+            "phases": list(entry.phases),
+            "missing": entry.missing(),
+        }
+        for entry in registry.ENTRIES
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table("implementation", "what", "devices", "dtypes", "here", box=None, pad_edge=False)
+    for row in rows:
+        absent = [device for device in row["devices"] if device not in row["devices_here"]]
+        devices = ", ".join([*row["devices_here"], *(f"[dim]{device}: none here[/dim]" for device in absent)])
+        here = f"[yellow]{row['missing']}[/yellow]".replace("[torch]", r"\[torch]").replace("[jax]", r"\[jax]")
+        here = here.replace("[peers]", r"\[peers]") if row["missing"] else "[green]ready[/green]"
+        table.add_row(row["impl"], row["summary"], devices, ", ".join(row["dtypes"]), here)
+    console.print(table)
+
+
+@app.command()
+def doctor(
+    threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+) -> None:
+    """Machine facts, threads as every library sees them, noise, and what would spoil a run."""
+    from bench import doctor as examiner
+    from bench.process import check_threads
+
+    check_threads(threads)
+    found = examiner.examine(threads)
+    if as_json:
+        print(json.dumps(found, indent=1, default=str))
+        return
+    table = Table("fact", "value", box=None, pad_edge=False)
+    for key, value in found["machine"].items():
+        table.add_row(key.replace("_", " "), str(value))
+    for kernel, spread in found["noise"].items():
+        told = f"{spread['median_s'] * 1e3:.3f} ms, spread {spread['spread']:.1%}, worst {spread['worst']:.1f}×"
+        table.add_row(f"noise of the {kernel} kernel", told)
+    for name, seen in found["threads"].items():
+        pools = ", ".join(f"{pool['internal_api']} {pool['num_threads']}" for pool in seen.get("pools", []))
+        extra = "".join(f"; {key} {seen[key]}" for key in ("torch", "jax") if key in seen)
+        cores = f"; cores {seen.get('affinity')}"
+        table.add_row(f"threads of {name}", seen.get("missing") or f"{pools or 'no pool'}{extra}{cores}", style=None)
+    console.print(table, markup=False)
+    for warning in found["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+    if not found["warnings"]:
+        console.print("[green]nothing found that would spoil a run[/green]")
+
+
+def main() -> None:
+    """Entry point: bad input becomes one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Is this machine fit to measure on?  Facts, threads as every library sees them, noise, and warnings."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import machine, reference_kernel
+from bench.cells import Setting
+from bench.process import CellFailed, WorkerFailed, WorkerProcess, pick_cpus
+from impls import registry
+
+#: Seconds for which the reference kernels are watched.
+WATCH_S = 3.0
+#: A spread of the reference above this makes small differences invisible.
+NOISY = 0.05
+
+
+def examine(threads: int) -> dict[str, Any]:
+    """Everything ``doctor`` tells, as data."""
+    warnings = machine.warnings()  # before this work of our own shows in the load
+    found: dict[str, Any] = {"machine": machine.facts(), "load_average": machine.load_average()}
+    found["noise"] = noise()
+    found["threads"] = {name: _threads(name, threads) for name in registry.names()}
+    for kernel, spread in found["noise"].items():
+        if spread["spread"] > NOISY:
+            warnings.append(
+                f"the {kernel} kernel's time spreads by {spread['spread']:.0%} within {WATCH_S:g} s: "
+                "trust normalised times, and give more passes"
+            )
+    for name, seen in found["threads"].items():
+        many = [pool["num_threads"] for pool in seen.get("pools", []) if (pool["num_threads"] or 0) > threads]
+        if many:
+            warnings.append(f"{name}: a thread pool of {many[0]} although {threads} were asked for")
+    return {**found, "warnings": warnings}
+
+
+def noise() -> dict[str, dict[str, float]]:
+    """Median and spread (interquartile range over median) of each reference kernel's time."""
+    kernels = reference_kernel.make("cpu", "numpy")
+    times: dict[str, list[float]] = {name: [] for name in kernels}
+    deadline = time.monotonic() + WATCH_S
+    while time.monotonic() < deadline:
+        for name, kernel in kernels.items():
+            times[name].append(kernel())
+        time.sleep(0.005)
+    return {name: _summary(samples) for name, samples in times.items()}
+
+
+def _summary(samples: list[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(samples, n=4)
+    return {"median_s": middle, "spread": (high - low) / middle, "worst": max(samples) / middle}
+
+
+def _threads(name: str, threads: int) -> dict[str, Any]:
+    """Threads that an implementation's library sees in a pinned worker."""
+    entry = registry.find(name)
+    reason = entry.missing()
+    if reason:
+        return {"missing": reason}
+    setting = Setting(entry, "cpu", entry.dtypes[0], threads)
+    with tempfile.TemporaryDirectory() as folder:
+        worker = WorkerProcess(setting, pick_cpus(threads), None, Path(folder) / "log")
+        try:
+            seen: dict[str, Any] = worker.start("synthetic", 0)["threads_seen"]
+        except (CellFailed, WorkerFailed) as error:
+            return {"missing": str(error)}
+        finally:
+            worker.stop()
+    return seen

@@ -1,0 +1,150 @@
+"""A whole run into a directory: pytest runs the sweep in this process, with a progress bar in place of its output."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from backprop_files import UserError, write_json
+from bench import plan
+from bench.plan import Job, Settings
+from bench.plugin import SWEEP_FILE, Sweep, sweep_of
+from bench.process import check_threads
+
+INTERRUPTED, SOME_FAILED = 130, 3
+
+
+class Watcher:
+    """A pytest plugin that moves the progress bar and keeps hold of the sweep."""
+
+    def __init__(self, progress: Progress, budget_s: float | None) -> None:
+        self.progress = progress
+        self.task = progress.add_task("planning", total=None, budget_s=budget_s)
+        self.sweep: Sweep | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """The sweep is planned: the bar knows its length."""
+        self.sweep = sweep_of(session.config)
+        self.sweep.recorder.watch = self._watch
+        self.progress.update(self.task, total=len(session.items))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One cell more, measured, left out or failed."""
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            self.progress.advance(self.task)
+
+    def _watch(self, job: Job) -> None:
+        what = f"pass {job.pass_number} · {job.setting.entry.name} · {job.point.label}"
+        self.progress.update(self.task, description=what)
+
+
+class TimeLeft(ProgressColumn):
+    """Time left: at the pace so far, never more than the budget has."""
+
+    def render(self, task: Task) -> Text:
+        """Minutes and seconds."""
+        left = task.time_remaining
+        budget_s = task.fields.get("budget_s")
+        if budget_s is not None and task.elapsed is not None:
+            left = min(left if left is not None else budget_s, max(0.0, budget_s - task.elapsed))
+        return Text("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
+
+
+def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
+    """Measure into ``out``; returns the exit code (0, 3 where cells failed, 130 when interrupted).
+
+    Raises UserError for bad settings, a directory in use or not writable, or an own implementation that is wrong.
+    """
+    planned = plan.make(settings)
+    check_threads(settings.threads)
+    _claim(settings, out, resume)
+    with _locked(out), _progress(console) as progress:
+        watcher = Watcher(progress, planned.budget_s)
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = pytest.main(_arguments(settings, out), plugins=[watcher])
+    return _exit_code(int(code), watcher.sweep, output.getvalue())
+
+
+def _exit_code(code: int, found: Sweep | None, output: str) -> int:
+    if found is None or code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERNAL_ERROR):
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        raise UserError(next((line for line in reversed(lines) if "rror" in line), "the sweep could not start"))
+    if found.refusal:
+        raise UserError(found.refusal)
+    if code == pytest.ExitCode.INTERRUPTED:
+        return INTERRUPTED
+    return SOME_FAILED if found.recorder.failed else 0
+
+
+def _arguments(settings: Settings, out: Path) -> list[str]:
+    """The pytest command line for these settings: our plugin, nothing of the user's configuration."""
+    arguments = ["-c", "/dev/null", "--rootdir", str(SWEEP_FILE.parents[1]), "-p", "bench.plugin", str(SWEEP_FILE)]
+    arguments += ["--benchmark-only", "--benchmark-quiet", "-q", "-p", "no:cacheprovider", "-p", "no:warnings"]
+    arguments += ["--run-dir", str(out), "--profile", settings.profile, "--data", settings.data]
+    arguments += ["--impls", ",".join(settings.impls), "--device", settings.device, "--dtype", settings.dtype]
+    arguments += ["--threads", str(settings.threads), "--phases", ",".join(settings.phases)]
+    arguments += ["--passes", str(settings.passes), "--sweep-seed", str(settings.seed)]
+    for target in settings.own:
+        arguments += ["--impl", target]
+    if settings.budget_s is not None:
+        arguments += ["--budget", str(settings.budget_s)]
+    return arguments
+
+
+def _claim(settings: Settings, out: Path, resume: bool) -> None:
+    """Refuse a directory that holds another run; remember these settings in a fresh one."""
+    record = out / "run.json"
+    asked = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k != "budget_s"}))
+    if resume:
+        try:
+            before = json.loads(record.read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{out}: nothing to resume there (no run.json)") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{record}: cannot be read ({error}); choose another --out") from error
+        changed = [key for key in asked if before.get(key) != asked[key]]
+        if changed:
+            told = ", ".join(f"{key} was {before.get(key)!r}, is {asked[key]!r}" for key in changed)
+            raise UserError(f"{out}: --resume wants the same settings: {told}")
+        return
+    if any(out.glob("data/**/*.json")):
+        raise UserError(f"{out}: holds a run already; give --resume to finish it, or another --out")
+    write_json(record, asked)
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One run at a time in a directory; the lock goes with the process, however it ends."""
+    with (out / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+        yield
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeLeft(),
+        TextColumn("[dim]{task.description}"),
+    )
+    return Progress(*columns, console=console, refresh_per_second=2, speed_estimate_period=60)
+
+
+def default_out(settings: Settings) -> Path:
+    """Where a run goes that was given no --out."""
+    return Path("reports") / f"{settings.profile}-{time.strftime('%Y%m%d-%H%M%S')}"
