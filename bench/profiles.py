@@ -71,6 +71,7 @@ _QUICK = Range(
     (1, 2, 4, 8, 16, 32),
     joint=18,
     heldout=5,
+    functions=(),
 )
 _FULL = replace(
     _QUICK,
@@ -95,14 +96,22 @@ _SLOW_QUICK = Range(
     (1, 2, 4, 8, 16, 32),
     joint=14,
     heldout=4,
+    functions=(),
 )
-_SLOW_FULL = replace(_SLOW_QUICK, examples=(1, 2, 4, 8, 16, 32), widths=(4, 8, 16, 24, 32, 48), joint=40, heldout=8)
+_SLOW_FULL = replace(
+    _SLOW_QUICK,
+    functions=activations.PLAIN_NAMES,
+    examples=(1, 2, 4, 8, 16, 32),
+    widths=(4, 8, 16, 24, 32, 48),
+    joint=40,
+    heldout=8,
+)
 
 PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", 2, 0.03, 70.0, _SMOKE, _SLOW_SMOKE, 0.2),
-        Profile("quick", 3, 0.1, 205.0, _QUICK, _SLOW_QUICK, 0.5),
+        Profile("quick", 3, 0.1, 205.0, _QUICK, _SLOW_QUICK, 0.12),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
     )
 }

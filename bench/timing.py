@@ -13,7 +13,7 @@ from bench.reference_kernel import Kernels
 Call = Callable[[], object]
 
 #: A block is this long, so that a reference time is never further away than half of it (longer steps: one a block).
-BLOCK_S = 0.004
+BLOCK_S = 0.003
 #: Warm-up ends when the medians of two successive groups of blocks differ by less than this.
 STEADY = 0.05
 WARMUP_GROUP = 3
@@ -45,10 +45,20 @@ def measure(calls: Sequence[Call], synchronize: Call, reference: Kernels, second
     gc.disable()
     try:
         iterations = _iterations(block)
-        settled = _warm_up(block, reference, iterations, seconds)
-        return _rounds(block, reference, iterations, seconds, len(calls), settled)
+        taken = _take(block, reference, iterations, seconds)
     finally:
         gc.enable()
+    kept = taken.rounds[taken.warm :]
+    return [
+        Rounds(
+            seconds=tuple(spent[i] for spent, _ in kept),
+            reference_s={name: [times[name] for _, times in kept] for name in reference},
+            iterations=iterations,
+            settled=taken.settled,
+            dropped=taken.dropped,
+        )
+        for i in range(len(calls))
+    ]
 
 
 Block = Callable[[int], list[float]]
@@ -90,23 +100,35 @@ def _iterations(block: Block) -> int:
     return max(1, min(20_000, round(BLOCK_S / max(min(once, sum(block(guess))), 1e-7))))
 
 
-def _warm_up(block: Block, reference: Kernels, iterations: int, seconds: float) -> bool:
-    """Run blocks until the medians of two successive groups agree within ``STEADY``; False if time ran out before."""
-    deadline = time.perf_counter() + seconds
-    before: float | None = None
-    group: list[float] = []
-    size = WARMUP_GROUP
-    while True:
-        spent = sum(block(iterations))
-        group.append(spent / reference["product"]())
-        size = 1 if spent > LONG_S else WARMUP_GROUP
-        if len(group) >= size:
-            median = statistics.median(group)
-            if before is not None and abs(median / before - 1) < STEADY:
-                return True
-            before, group = median, []
-        if time.perf_counter() > deadline and before is not None:
-            return False
+@dataclass
+class _Taken:
+    """Rounds as they are taken: seconds of each call, and the reference times beside them."""
+
+    rounds: list[tuple[list[float], dict[str, float]]]
+    warm: int = 0  # how many at the start are warm-up
+    settled: bool = False
+    dropped: int = 0
+
+    @property
+    def kept(self) -> int:
+        return len(self.rounds) - self.warm
+
+    def drop(self) -> None:
+        """Count a round that was thrown away."""
+        self.dropped += 1
+        if self.dropped > MAX_ROUNDS:
+            raise RuntimeError("the clock jumps in every round: nothing can be timed here")
+
+    def judge(self) -> None:
+        """Steady once the medians of two successive groups of blocks agree; the second group is kept."""
+        size = 1 if sum(self.rounds[-1][0]) > LONG_S else WARMUP_GROUP
+        fresh = self.rounds[self.warm :]
+        if len(fresh) < 2 * size:
+            return
+        ratios = [sum(spent) / times["product"] for spent, times in fresh]
+        before, after = statistics.median(ratios[:size]), statistics.median(ratios[size : 2 * size])
+        self.settled = abs(after / before - 1) < STEADY
+        self.warm += size
 
 
 def _suspended() -> float:
@@ -114,28 +136,24 @@ def _suspended() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def _rounds(
-    block: Block, reference: Kernels, iterations: int, seconds: float, width: int, settled: bool
-) -> list[Rounds]:
-    samples: list[list[float]] = [[] for _ in range(width)]
-    references: dict[str, list[float]] = {name: [] for name in reference}
-    kept = 0
-    dropped = 0
-    deadline = time.perf_counter() + seconds
+def _take(block: Block, reference: Kernels, iterations: int, seconds: float) -> _Taken:
+    """Take rounds until steady, at most for ``seconds``, and from there on for ``seconds``."""
+    taken = _Taken([])
+    clock = time.perf_counter
+    start, deadline = clock(), None
     before = {name: kernel() for name, kernel in reference.items()}
-    while kept < MIN_ROUNDS or (time.perf_counter() < deadline and kept < MAX_ROUNDS):
+    while True:
         asleep = _suspended()
         spent = block(iterations)
         after = {name: kernel() for name, kernel in reference.items()}
         if abs(_suspended() - asleep) > JUMP_S or min(spent) <= 0:
-            dropped += 1
-            if dropped > MAX_ROUNDS:
-                raise RuntimeError("the clock jumps in every round: nothing can be timed here")
+            taken.drop()
         else:
-            for sample, s in zip(samples, spent, strict=True):
-                sample.append(s)
-            for name, times in references.items():
-                times.append((before[name] + after[name]) / 2)
-            kept += 1
+            taken.rounds.append((spent, {name: (before[name] + after[name]) / 2 for name in before}))
+            if deadline is None:
+                taken.judge()
+                if taken.settled or clock() > start + seconds:
+                    deadline = clock() + seconds
+            if deadline and taken.kept >= MIN_ROUNDS and (clock() > deadline or taken.kept >= MAX_ROUNDS):
+                return taken
         before = after
-    return [Rounds(tuple(sample), references, iterations, settled, dropped) for sample in samples]
