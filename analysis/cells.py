@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from pandas.core.groupby import SeriesGroupBy
 
 from analysis.normalise import IDENTITY
-from analysis.statistics import geometric_interval
+from analysis.statistics import moderated_intervals
 
 _CONSTANT = [
     "architecture", "axis", "heldout", "m", "p", "u", "width", "depth", "inputs", "outputs", "seed",
@@ -20,10 +23,7 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
     """
     grouped = entries.groupby(IDENTITY, sort=False)
     cells = grouped[_CONSTANT].first()
-    intervals = [geometric_interval(times.to_numpy(float)) for _, times in grouped["time_s"]]
-    cells["time_s"] = [interval.value for interval in intervals]
-    cells["ci_low_s"] = [interval.low for interval in intervals]
-    cells["ci_high_s"] = [interval.high for interval in intervals]
+    cells = cells.join(_intervals(grouped["time_s"]))
     cells["precision"] = (cells["ci_high_s"] - cells["ci_low_s"]) / 2 / cells["time_s"]
     cells["raw_s"] = grouped["raw_s"].agg(lambda times: float(np.exp(np.log(times).mean())))
     cells["passes"] = grouped["pass"].nunique()
@@ -39,6 +39,20 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
     cells["bandwidth_bytes_per_s"] = ceiling["bandwidth_bytes_per_s"].reindex(keys).to_numpy(float)
     cells["share_of_ceiling"] = cells["operations_product"] / cells["time_s"] / cells["ceiling_flops"]
     return cells
+
+
+def _intervals(times: SeriesGroupBy[Any, Any]) -> pd.DataFrame:
+    """Geometric means over passes with 95 % intervals, on the log scale since passes differ by factors.
+
+    Variances are moderated among the cells of one implementation.
+    """
+    logs = times.agg(list).map(lambda values: np.log(values))
+    parts = []
+    for _, rows in logs.groupby(["impl", "device", "dtype"], sort=False):
+        found = moderated_intervals(list(rows))
+        ends = np.exp([[interval.value, interval.low, interval.high] for interval in found])
+        parts.append(pd.DataFrame(ends, index=rows.index, columns=["time_s", "ci_low_s", "ci_high_s"]))
+    return pd.concat(parts)
 
 
 def _with_series(cells: pd.DataFrame) -> pd.DataFrame:

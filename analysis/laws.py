@@ -50,6 +50,10 @@ NM = Term("n·m", "s per example and parameter", lambda f: f["n"] * f["m"])
 NUP = Term("n·u·p", "s per example and unit-operation", lambda f: f["n"] * f["u"] * f["p"])
 NU = Term("n·u", "s per example and unit", lambda f: f["n"] * f["u"])
 M = Term("m", "s per parameter", lambda f: f["m"])
+LAYERS = Term("depth", "s per layer", lambda f: f["depth"])
+CALLS = Term("hidden·p", "s per hidden layer and operation", lambda f: (f["depth"] - 1) * f["p"])
+N_LAYERS = Term("n·depth", "s per example and layer", lambda f: f["n"] * f["depth"])
+N_CALLS = Term("n·hidden·p", "s per example, hidden layer and operation", lambda f: f["n"] * (f["depth"] - 1) * f["p"])
 N = Term("n", "s per example", lambda f: f["n"])
 
 _WHOLE = ("step", "forward", "backward")
@@ -60,6 +64,19 @@ LAWS = (
         "additive",
         "products once per weight, activation once per unit, update once per parameter: t0 + n(a·m + b·u·p) + c·m",
         (FIXED, NM, NUP, M),
+        _WHOLE,
+    ),
+    Law(
+        "additive with calls",
+        "the additive law, and a fixed price for every call a library makes: one for each layer, and one for each "
+        "operation of each hidden layer's activation: t0 + t1·depth + t2·hidden·p + n(a·m + b·u·p) + c·m",
+        (FIXED, LAYERS, CALLS, NM, NUP, M),
+        _WHOLE,
+    ),
+    Law(
+        "additive with calls per example",
+        "the same where every example makes the calls anew: t0 + n(t1·depth + t2·hidden·p + a·m + b·u·p) + c·m",
+        (FIXED, N_LAYERS, N_CALLS, NM, NUP, M),
         _WHOLE,
     ),
     Law("n", "the article's: once per example", (FIXED, N), ("loss",)),

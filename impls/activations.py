@@ -82,14 +82,14 @@ _PLAIN = (
     Activation("silu", lambda xp, z: z * _sigmoid(xp, z), _silu_derivative, 5, 7),
 )
 
-#: Largest degree of ``horner-K``; |z| up to 12 stays far from overflow in float32 there.
+#: Degrees K of ``horner-K``; |z| up to twice the radius stays far from overflow in float32 at any of them.
 HORNER_DEGREES = range(1, 65)
 #: ``horner-K`` evaluates in y = z / HORNER_RADIUS, so that every coefficient is of order 1 and no product is subnormal.
-HORNER_RADIUS = 6.0
+HORNER_RADIUS = 16.0
 
 
 def horner_coefficients(degree: int) -> tuple[list[float], list[float]]:
-    """Coefficients in y = z / 6, constant first, of ``horner-K`` and of its derivative by z.
+    """Coefficients in y = z / 16, constant first, of ``horner-K`` and of its derivative by z.
 
     f(z) = z + (1 + y² + y³ + … + y^K) / 8: nearly linear, so that signals neither die nor explode however deep the
     network is, and K sets the cost alone.

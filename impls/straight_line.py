@@ -193,7 +193,7 @@ def _silu_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tens
 
 
 def _emit_polynomial(x: Emit, o: Operations, coefficients: list[float], z: Tensor, y: Tensor, out: Tensor) -> None:
-    # Horner: out = (c_K y + c_{K-1}) y + …, y = z / 6.  A constant (degree 0) is written by 0·y + c_0.
+    # Horner: out = (c_K y + c_{K-1}) y + …, y = z / 16.  A constant (degree 0) is written by 0·y + c_0.
     x(o.multiply, z, o.constant(1 / activations.HORNER_RADIUS), y)
     lead, rest = (coefficients[-1], coefficients[-2::-1]) if len(coefficients) > 1 else (0.0, coefficients)
     x(o.multiply, y, o.constant(lead), out)

@@ -1,0 +1,144 @@
+"""Files of planted truth: the format a run writes, with times from a known law, seeded noise and a drifting machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backprop_files import SCHEMA_VERSION
+from bench import cells as bench_cells
+from bench.cells import Cell, Point, Setting
+from bench.profiles import Range
+from bench.profiles import _axes as axis_points
+from bench.profiles import _joint as joint_points
+from impls import registry
+
+#: A sweep of the quick profile's shape.
+RANGE = Range(
+    256,
+    128,
+    2,
+    4,
+    (16, 64, 256, 1024, 4096),
+    (1, 2, 4, 8),
+    (32, 64, 128, 256, 512),
+    (1, 2, 4, 8, 16, 32, 64),
+    joint=20,
+    heldout=6,
+    functions=(),
+)
+
+Law = Callable[[dict[str, Any]], float]
+
+
+def nmp(f: dict[str, Any]) -> float:
+    """The article's law, with a fixed overhead."""
+    return 5e-6 + 2e-12 * f["n"] * f["m"] * f["p"]
+
+
+def nm(f: dict[str, Any]) -> float:
+    """Products alone."""
+    return 5e-6 + 7e-11 * f["n"] * f["m"]
+
+
+def additive(f: dict[str, Any]) -> float:
+    """Products per weight, activation per unit, update per parameter."""
+    return 2e-5 + f["n"] * (7e-11 * f["m"] + 3e-10 * f["u"] * f["p"]) + 1e-9 * f["m"]
+
+
+def calls(f: dict[str, Any]) -> float:
+    """The additive law with a price for every call."""
+    return additive(f) + 2e-5 * f["depth"] + 2e-6 * (f["depth"] - 1) * f["p"]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Log-normal noise: of a cell in a pass, of a round, and of the machine's speed, which the reference shares."""
+
+    between: float = 0.01
+    within: float = 0.01
+    drift: float = 0.0
+
+
+def entries(
+    law: Law,
+    *,
+    seed: int,
+    impl: str = "numpy",
+    passes: int = 3,
+    noise: Noise = Noise(),  # noqa: B008 (frozen)
+    phase: str = "step",
+    chosen: Range = RANGE,
+    rounds: int = 8,
+) -> list[dict[str, Any]]:
+    """Benchmarks of one implementation, as pytest-benchmark writes them."""
+    rng = np.random.default_rng(seed)
+    setting = Setting(registry.find(impl), "cpu", "float32", 1)
+    merged: dict[str, Point] = {}
+    for point in (*axis_points(chosen), *joint_points(chosen, 0)):
+        known = merged.get(point.label)
+        axes = (*known.axes, *point.axes) if known else point.axes
+        merged[point.label] = Point(point.network, point.n, axes, point.heldout)
+    found = []
+    for number in range(1, passes + 1):
+        for point in merged.values():
+            facts = bench_cells.facts(Cell(setting, point, phase), "synthetic", seed)
+            speed = np.exp(noise.drift * np.repeat(rng.standard_normal(), rounds))
+            cell = law(facts) * np.exp(noise.between * rng.standard_normal())
+            seconds = cell * speed * np.exp(noise.within * rng.standard_normal(rounds))
+            found.append(_entry(facts, number, seconds, speed))
+    return found
+
+
+def _entry(facts: dict[str, Any], number: int, seconds: np.ndarray, speed: np.ndarray) -> dict[str, Any]:
+    name = f"{facts['impl']} {facts['layers']} {facts['activation']} n={facts['n']} {facts['phase']} pass={number}"
+    return {
+        "name": name,
+        "fullname": name,
+        "group": None,
+        "params": {"cell": name},
+        "stats": {"data": seconds.tolist(), "median": float(np.median(seconds)), "rounds": len(seconds)},
+        "extra_info": {
+            "schema_version": SCHEMA_VERSION,
+            **facts,
+            "reference_s": {"product": (1e-4 * speed).tolist(), "interpreter": (1e-4 * speed).tolist()},
+            "pass": number,
+            "first_call_s": 0.001,
+            "peak_bytes": None,
+            "ceiling_flops": 1e11,
+            "bandwidth_bytes_per_s": 2e10,
+            "settled": True,
+            "dropped_rounds": 0,
+            "started_at": 1.7e9,
+        },
+    }
+
+
+def document(benchmarks: Iterable[dict[str, Any]], **ours: Any) -> dict[str, Any]:
+    """A whole file."""
+    return {
+        "machine_info": {"cpu_model": "planted", "machine": "x86_64", "libraries": {"numpy": "2"}},
+        "commit_info": {},
+        "benchmarks": list(benchmarks),
+        "datetime": "2026-01-01T00:00:00+00:00",
+        "version": "5",
+        "backprop_bench": {
+            "schema_version": SCHEMA_VERSION,
+            "run": {"profile": "planted", "seed": 0},
+            "left_out": [],
+            "failed": [],
+            "notes": [],
+            **ours,
+        },
+    }
+
+
+def write(path: Path, benchmarks: Iterable[dict[str, Any]], **ours: Any) -> Path:
+    """Write a file of these benchmarks."""
+    path.write_text(json.dumps(document(benchmarks, **ours)))
+    return path

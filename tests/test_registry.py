@@ -1,0 +1,87 @@
+"""Names, laziness, and implementations that users bring."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backprop_files import UserError
+from bench import plan, profiles
+from impls import registry
+from impls.interface import PHASES
+
+OWN = Path(__file__).parent / "own_implementations"
+
+
+def test_listing_imports_no_library() -> None:
+    code = (
+        "import sys; from impls import registry; found = [(e.name, e.missing()) for e in registry.ENTRIES]\n"
+        "assert len(found) >= 9\n"
+        "print([m for m in ('torch', 'jax', 'jaxlib', 'sklearn', 'autograd', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_missing_library_is_a_reason_not_an_error() -> None:
+    entry = registry.Entry("x", "no:Where", "", requires=("no_such_library",), extra="torch")
+    assert entry.missing() == "no_such_library not installed: pip install 'backprop-bench[torch]'"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (plan.Settings(impls=("numpi",)), "unknown implementation 'numpi': did you mean 'numpy'"),
+        (plan.Settings(profile="quikc"), "unknown profile 'quikc': did you mean 'quick'"),
+        (plan.Settings(device="cpuu"), "unknown device 'cpuu': did you mean 'cpu'"),
+        (plan.Settings(dtype="float16"), "unknown dtype 'float16'"),
+        (plan.Settings(phases=("stepp",)), "unknown phase 'stepp': did you mean 'step'"),
+        (plan.Settings(data="digit"), "unknown data set 'digit': did you mean 'digits'"),
+        (plan.Settings(device="cuda:99"), "device 'cuda:99' is absent"),
+        (plan.Settings(passes=-1), "--passes -1"),
+        (plan.Settings(budget_s=0.0), "--budget 0"),
+        (plan.Settings(impls=("python",), dtype="float32"), "no cell is selected: python computes in float64 only"),
+        (plan.Settings(impls=("sklearn",), phases=("forward",)), "no cell is selected"),
+    ],
+)
+def test_bad_settings_name_what_and_the_nearest(settings: plan.Settings, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan.make(settings)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_implementation_by_file_and_by_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_file = registry.own(f"{OWN / 'good.py'}:Linear")
+    assert by_file.name == "Linear"
+    assert by_file.phases == ("step",)
+    assert by_file.losses == ("mse",)
+    monkeypatch.syspath_prepend(str(OWN))
+    assert registry.own("good:Linear").activations == ("tanh",)
+    whole = registry.own("impls.numpy_fast:NumpyFast")
+    assert whole.phases == ("step", *PHASES)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (f"{OWN / 'bad.py'}:NoMethods", "misses synchronize, parameters, loss_value"),
+        (f"{OWN / 'bad.py'}:Nothing", "no class 'Nothing'"),
+        (f"{OWN / 'none.py'}:X", "no file"),
+        ("no_such_module:X", "cannot import no_such_module"),
+    ],
+)
+def test_own_implementation_that_is_none(target: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        registry.own(target)
+
+
+def test_points_fall_back_to_tanh_where_horner_is_unknown() -> None:
+    entry = registry.find("sklearn")
+    points = profiles.points(profiles.find("smoke"), entry, 0)
+    able = [point for point in points if not entry.cannot(point.network)]
+    assert {point.network.activation for point in able} == {"tanh"}
+    assert {axis for point in able for axis in point.axes} == {"examples", "depth", "width"}

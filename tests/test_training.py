@@ -1,0 +1,77 @@
+"""Every implementation trains on real data: scikit-learn's digits, full-batch gradient descent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+
+from impls import reference, registry
+from impls.interface import Array, Network, Problem
+from impls.problem import digits, make_problem
+from impls.registry import Entry
+
+ACCURACY = 0.95
+TEST_ROWS = 360
+
+
+@dataclass(frozen=True)
+class Training:
+    """Enough steps for 95 % on rows that were not trained on."""
+
+    network: Network
+    rows: int
+    rate: float
+    steps: int
+
+
+USUAL = Training(Network((64, 48, 10), "tanh", "cross_entropy"), 1437, 1.0, 80)
+#: The same for an implementation a thousand times slower: fewer rows and units, longer strides.
+SLOW = Training(Network((64, 16, 10), "tanh", "cross_entropy"), 500, 2.0, 40)
+
+
+def problem_of(training: Training) -> Problem:
+    """Training rows of the digits; the last 360 are kept for the test."""
+    pytest.importorskip("sklearn")
+    inputs, labels = digits()
+    start = make_problem(training.network, 1, seed=5)
+    rows = slice(0, training.rows)
+    return Problem(training.network, inputs[rows], np.eye(10)[labels[rows]], start.parameters, training.rate)
+
+
+def accuracy(network: Network, parameters: list[Array]) -> float:
+    """Share of the test rows that are recognised."""
+    inputs, labels = digits()
+    found = reference.outputs(network, parameters, inputs[-TEST_ROWS:]).argmax(axis=1)
+    return float((found == labels[-TEST_ROWS:]).mean())
+
+
+@cache
+def expected_curve(training: Training) -> Array:
+    """Losses by the float64 reference, step by step."""
+    problem = problem_of(training)
+    parameters = list(problem.parameters)
+    losses = []
+    for _ in range(training.steps):
+        loss, gradients = reference.loss_and_gradients(problem, parameters)
+        losses.append(loss)
+        parameters = [p - training.rate * g for p, g in zip(parameters, gradients, strict=True)]
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if e.quick], ids=lambda e: e.name)
+def test_learns_the_digits(entry: Entry) -> None:
+    if entry.missing():
+        pytest.skip(str(entry.missing()))
+    training = SLOW if entry.slow else USUAL
+    dtype = entry.dtypes[0]
+    implementation = entry.prepare(problem_of(training), dtype=dtype)
+    losses = []
+    for _ in range(training.steps):
+        implementation.step()
+        losses.append(implementation.loss_value())
+    np.testing.assert_allclose(losses, expected_curve(training), rtol=1e-3 if dtype == "float32" else 1e-8)
+    parameters = [np.asarray(p, np.float64) for p in implementation.parameters()]
+    assert accuracy(training.network, parameters) >= ACCURACY
