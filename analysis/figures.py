@@ -387,7 +387,7 @@ def _two_hidden_layers(n: np.ndarray, width: np.ndarray, like: pd.Series) -> pd.
     w, x = (a.ravel() for a in np.meshgrid(width, n, indexing="ij"))
     inputs, outputs = like["inputs"], like["outputs"]
     m = inputs * w + w * w + w * outputs + 2 * w + outputs
-    return pd.DataFrame({"n": x, "m": m, "p": like["p"], "u": 2 * w})
+    return pd.DataFrame({"n": x, "m": m, "p": like["p"], "u": 2 * w, "depth": 3})
 
 
 # --- phases ---------------------------------------------------------------------------------------------------------

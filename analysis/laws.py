@@ -16,8 +16,9 @@ from scipy.optimize import nnls
 
 from analysis.statistics import Floats
 
-#: A law with fewer terms wins unless the other's error is at least this much smaller.
+#: A law with fewer terms wins unless the other's error is at most this share of its own, and smaller by a point.
 WORTH_A_TERM = 0.9
+A_POINT = 0.01
 #: Fewer held-out cells than this judge nothing; then whole cells are left out in turn.
 LEAST_HELDOUT = 3
 FOLDS = 8
@@ -107,8 +108,13 @@ class LawFit:
 
     @property
     def judged(self) -> float:
-        """The error the law is chosen by."""
-        return self.heldout_median if self.heldout_cells >= LEAST_HELDOUT else self.crossvalidated_median
+        """The error the law is chosen by: on unseen cells of the sizes fitted, and on far larger ones, in equal parts.
+
+        The largest cells alone would not see what small ones pay for calls; the fitted sizes alone not what scales.
+        """
+        if self.heldout_cells < LEAST_HELDOUT:
+            return self.crossvalidated_median
+        return (self.crossvalidated_median + self.heldout_median) / 2
 
 
 @dataclass(frozen=True)
@@ -138,18 +144,17 @@ def choose(cells: pd.DataFrame, phase: str) -> Choice:
     fits = tuple(_fit(law, seen, heldout) for law in candidates if len(seen) >= len(law.terms) + 3)
     if not fits:
         return Choice((), None, f"only {len(seen)} cells, too few to fit a law")
-    judged_by = (
-        f"{len(heldout)} held-out largest cells"
-        if len(heldout) >= LEAST_HELDOUT
-        else f"{len(seen)} cells left out in turn (no held-out larger cells)"
-    )
+    judged_by = f"{len(seen)} cells left out in turn"
+    if len(heldout) >= LEAST_HELDOUT:
+        judged_by += f" and {len(heldout)} held-out largest cells"
     by_terms = sorted((fit for fit in fits if np.isfinite(fit.judged)), key=lambda fit: len(fit.law.terms))
     if not by_terms:
         return Choice(fits, None, "no law could be judged")
     winner = by_terms[0]
     for fit in by_terms[1:]:
         equally_long = len(fit.law.terms) == len(winner.law.terms)
-        if fit.judged < winner.judged * (1.0 if equally_long else WORTH_A_TERM):
+        worth = fit.judged < min(winner.judged * WORTH_A_TERM, winner.judged - A_POINT)
+        if worth or (equally_long and fit.judged < winner.judged):
             winner = fit
     return Choice(fits, winner, f"judged on {judged_by}")
 

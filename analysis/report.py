@@ -216,13 +216,16 @@ def _opening_row(material: Material, verdict: Verdict) -> dict[str, Any]:
 
 
 def _margin(winner: laws.LawFit | None, rival: laws.LawFit | None) -> str:
-    """The winner's error beside that of the claimed law, on the cells it was judged by."""
+    """The winner's errors beside those of the claimed law, on cells that neither had seen."""
     if winner is None:
         return "–"
-    error = f"{percent(winner.judged)} off"
-    if rival is None or rival is winner:
-        return error
-    return f"{error}; n·m·p {percent(rival.judged)}"
+    told = _errors(winner)
+    return told if rival is None or rival is winner else f"{told} ({rival.law.name}: {_errors(rival)})"
+
+
+def _errors(fit: laws.LawFit) -> str:
+    same_sizes = percent(fit.crossvalidated_median)
+    return same_sizes if not fit.heldout_cells else f"{same_sizes}, larger cells {percent(fit.heldout_median)}"
 
 
 def functions_table(cells: pd.DataFrame) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Expected:
         whole = relative_norm(_flat(found), _flat(self.gradients))
         # a bias gradient is far smaller than the rest: judged array by array, a missing one cannot hide
         parts = [relative_norm(f, g) for f, g in zip(found, self.gradients, strict=True)]
-        return self._judge("gradient", max(whole, *parts))
+        return self._judge("gradient", float(np.max([whole, *parts])))  # keeps NaN, unlike max()
 
     def check_step(self, after: Sequence[AnyArray]) -> float:
         """How far the parameters after one step are from θ - η g, relative to η g.  Raises Mismatch.
@@ -55,7 +55,7 @@ class Expected:
         rate, before = self.problem.learning_rate, _flat(self.problem.parameters)
         move = rate * _flat(self.gradients)
         rounding = 2 * self.epsilon * np.linalg.norm(before)
-        excess = max(0.0, float(np.linalg.norm(_flat(after) - (before - move)) - rounding))
+        excess = float(np.maximum(np.linalg.norm(_flat(after) - (before - move)) - rounding, 0.0))  # keeps NaN
         return self._judge("step", excess / max(float(np.linalg.norm(move)), 1e-300))
 
     def _judge(self, what: str, error: float) -> float:

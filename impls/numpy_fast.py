@@ -17,10 +17,11 @@ BLOCK = 512
 class NumpyOperations(Operations):
     """NumPy's ufuncs take their output as the last positional argument; products go to BLAS."""
 
-    multiply, add, subtract, divide, maximum = np.multiply, np.add, np.subtract, np.divide, np.maximum
+    multiply, add, subtract, divide = np.multiply, np.add, np.subtract, np.divide
     tanh, exp, log, log1p, expm1, erf = np.tanh, np.exp, np.log, np.log1p, np.expm1, erf
     absolute, negative, sign = np.absolute, np.negative, np.sign
     product = inner = staticmethod(np.dot)
+    strided_product = np.matmul  # np.dot would copy the view first
 
     def __init__(self, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
@@ -39,8 +40,12 @@ class NumpyOperations(Operations):
         return tensor
 
     def accumulate(self, a: AnyArray, b: AnyArray, out: AnyArray) -> None:
-        # BLAS counts in columns: out^T += b^T a^T, with beta = 1.  All transposes here are views.
-        self.gemm(1.0, b.T, a.T, beta=1.0, c=out.T, overwrite_c=1)
+        # BLAS counts in columns: out^T += b^T a^T, with beta = 1.  b is handed over as it lies in memory, column by
+        # column, and transposed by the flag: any other way scipy would copy it.
+        self.gemm(1.0, b, a.T, trans_a=1, beta=1.0, c=out.T, overwrite_c=1)
+
+    def maximum(self, a: AnyArray, b: AnyArray, out: AnyArray) -> None:
+        np.maximum(a, b, out=out)  # the one ufunc that wants its output named
 
     def total(self, a: AnyArray, out: AnyArray) -> None:
         np.add.reduce(a, axis=0, out=out)

@@ -61,6 +61,7 @@ class Operations(ABC):
     negative: Any
     sign: Any
     product: Any  # product(a, b, out): out = a b
+    strided_product: Any  # the same where a is a view whose rows do not lie side by side
     accumulate: Any  # accumulate(a, b, out): out += a b
     inner: Any  # inner(a, b, out): out = Σ a b over flat arrays, out 0-d
     total: Any  # total(a, out): out = Σ a over a flat array, out 0-d
@@ -356,18 +357,19 @@ class StraightLine:
 
     def _emit_cross_entropy(self, x: Emit, i: int, block: Block) -> None:
         # loss = Σ log Σ e^(y - max y) - Σ t (y - max y);  δ = (softmax(y) - t) / n
+        # a broadcast into its own operand would make NumPy copy, so buffers take turns
         o, y, d = self.ops, block.h[-1], block.d[-1]
-        peak, total = block.columns[0], block.columns[1]
+        peak, total, shifted = block.columns[0], block.columns[1], _like(block.s, y)
         x(o.column_max, y, peak)
-        x(o.subtract, y, peak, y)
-        x(o.exp, y, d)
+        x(o.subtract, y, peak, shifted)
+        x(o.exp, shifted, d)
         x(o.column_sum, d, total)
-        x(o.divide, d, total, d)
-        x(o.subtract, d, self.t[i], d)
+        x(o.divide, d, total, y)
+        x(o.subtract, y, self.t[i], d)
         x(o.multiply, d, o.constant(1.0 / self.problem.n), d)
         x(o.log, total, total)
         x(o.total, total, self.losses[0, i : i + 1].reshape(()))
-        x(o.inner, self.t[i].reshape(-1), y.reshape(-1), self.losses[1, i : i + 1].reshape(()))
+        x(o.inner, self.t[i].reshape(-1), shifted.reshape(-1), self.losses[1, i : i + 1].reshape(()))
 
     def _emit_backward(self, x: Emit, i: int, block: Block) -> None:
         o = self.ops
@@ -378,7 +380,7 @@ class StraightLine:
             x(gather, d, below.T, self.G[layer - 1])  # ∂L/∂[W_l | b_l] = δ_l [h_{l-1}; 1]^T
             if layer > 1:
                 units = len(block.d[layer - 1])
-                x(o.product, self.W[layer - 1][:, :units].T, d, block.d[layer - 1])
+                x(o.strided_product, self.W[layer - 1][:, :units].T, d, block.d[layer - 1])
                 z, s, t = block.z[layer - 1], _like(block.s, block.d[layer - 1]), _like(block.t, block.d[layer - 1])
                 # δ_{l-1} = (W_l^T δ_l) ∘ f'(z_{l-1})
                 self.f.slope(x, o, z, below[:units], block.d[layer - 1], s, t)

@@ -31,6 +31,7 @@ class TorchOperations(Operations):
     log1p, expm1, erf = (_writes_last(f) for f in (torch.log1p, torch.expm1, torch.erf))
     absolute, negative, sign = (_writes_last(f) for f in (torch.abs, torch.neg, torch.sign))
     product, inner = _writes_last(torch.mm), _writes_last(torch.dot)
+    strided_product = product
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.options: dict[str, Any] = {"device": device, "dtype": dtype}

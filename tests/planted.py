@@ -38,22 +38,22 @@ Law = Callable[[dict[str, Any]], float]
 
 def nmp(f: dict[str, Any]) -> float:
     """The article's law, with a fixed overhead."""
-    return 5e-6 + 2e-12 * f["n"] * f["m"] * f["p"]
+    return float(5e-6 + 2e-12 * f["n"] * f["m"] * f["p"])
 
 
 def nm(f: dict[str, Any]) -> float:
     """Products alone."""
-    return 5e-6 + 7e-11 * f["n"] * f["m"]
+    return float(5e-6 + 7e-11 * f["n"] * f["m"])
 
 
 def additive(f: dict[str, Any]) -> float:
     """Products per weight, activation per unit, update per parameter."""
-    return 2e-5 + f["n"] * (7e-11 * f["m"] + 3e-10 * f["u"] * f["p"]) + 1e-9 * f["m"]
+    return float(2e-5 + f["n"] * (7e-11 * f["m"] + 3e-10 * f["u"] * f["p"]) + 1e-9 * f["m"])
 
 
 def calls(f: dict[str, Any]) -> float:
     """The additive law with a price for every call."""
-    return additive(f) + 2e-5 * f["depth"] + 2e-6 * (f["depth"] - 1) * f["p"]
+    return float(additive(f) + 2e-5 * f["depth"] + 2e-6 * (f["depth"] - 1) * f["p"])
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def entries(
     seed: int,
     impl: str = "numpy",
     passes: int = 3,
-    noise: Noise = Noise(),  # noqa: B008 (frozen)
+    noise: Noise = Noise(),
     phase: str = "step",
     chosen: Range = RANGE,
     rounds: int = 8,

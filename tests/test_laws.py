@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from analysis import cells, laws, load, normalise, verdicts
 from analysis.exponents import exponent, exponents, fixed_overhead
 from analysis.statistics import moderated_intervals, pooled_slope
 from analysis.verdicts import Verdict
+from bench.profiles import Range
 from tests import planted
 from tests.planted import Noise
 
@@ -83,7 +84,7 @@ def test_the_articles_law_is_supported_where_it_is_true() -> None:
 def test_the_articles_law_is_refuted_by_p_where_cost_is_additive() -> None:
     verdict = judged(planted.entries(planted.additive, seed=7))
     assert verdict.word == "refuted"
-    assert "refuted by p" in verdict.reason
+    assert re.search(r"refuted by (m and )?p:", verdict.reason)
     assert "upper bound" in verdict.reason
 
 
@@ -124,7 +125,7 @@ def test_an_axis_that_was_not_measured_is_named() -> None:
 def test_intervals_cover_the_true_exponent() -> None:
     """95 % intervals over three passes: 120 seeded trials may miss at most 13 (P < 1 % at 95 % coverage)."""
     misses = {"n": 0, "m": 0, "p": 0}
-    pure = planted.Range(64, 64, 2, 4, (16, 64, 256, 1024), (1, 2, 4), (32, 64, 128), (1, 4, 16, 64), functions=())
+    pure = Range(64, 64, 2, 4, (16, 64, 256, 1024), (1, 2, 4), (32, 64, 128), (1, 4, 16, 64), functions=())
     for seed in range(120):
         benchmarks = planted.entries(
             lambda f: 1e-12 * f["n"] * f["m"] * f["p"], seed=seed, noise=Noise(0.03, 0.0), chosen=pure, rounds=1
@@ -172,8 +173,10 @@ def test_pooled_slope_is_that_of_a_regression_with_intercepts() -> None:
     assert pooled_slope(x, y, group)[0] == pytest.approx(expected)
 
 
-def test_operations_counted_exactly_refute_nmp_without_noise(tmp_path: Path) -> None:
-    """The exact counts, put in for times: the additive law fits to the last digit, n·m·p does not."""
+def test_operations_counted_exactly_refute_nmp_without_noise() -> None:
+    """The exact counts, put in for times.  What is left of the additive law's error is the first layer's missing input
+    gradient: products are not quite in proportion to m.
+    """
 
     def counted(f: dict[str, Any]) -> float:
         return 1e-9 * sum(sum(kinds.values()) for kinds in f["operations"].values())
@@ -182,5 +185,5 @@ def test_operations_counted_exactly_refute_nmp_without_noise(tmp_path: Path) -> 
     assert verdict.word == "refuted"
     additive = next(fit for fit in verdict.choice.fits if fit.law.name == "additive")
     article = next(fit for fit in verdict.choice.fits if fit.law.name == "n·m·p")
-    assert additive.heldout_median < 0.02
-    assert article.heldout_median > 0.2
+    assert additive.heldout_median < 0.1
+    assert article.heldout_median > 0.4

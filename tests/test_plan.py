@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import plan, profiles
+from bench import machine, plan, profiles
 from bench.plan import Budget, Settings
 from impls import counts, registry
 
@@ -43,7 +43,7 @@ def test_points_are_unique_and_heldout_ones_are_large(profile: profiles.Profile,
 
 
 def test_what_does_not_fit_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan.machine, "memory_bytes", lambda: {"total": 1 << 20, "available": 1 << 20})
+    monkeypatch.setattr(machine, "memory_bytes", lambda: {"total": 1 << 20, "available": 1 << 20})
     made = plan.make(Settings(impls=("numpy",), passes=1))
     reasons = [row["reason"] for row in made.left_out]
     assert reasons

@@ -61,7 +61,7 @@ def test_a_crash_between_gathering_and_dropping_loses_and_doubles_nothing(
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "x.json"
     write_json(target, {"old": 1})
-    with pytest.raises(ValueError, match="Out of range|not JSON"):
+    with pytest.raises(ValueError, match=r"Out of range|not JSON"):
         write_json(target, {"new": float("nan")})
 
     def full(_: int) -> None:

@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
-    monkeypatch.setattr(timing.time, "perf_counter", fake)
+    monkeypatch.setattr("bench.timing.time.perf_counter", fake)
     monkeypatch.setattr(timing, "_suspended", lambda: 0.0)
     return fake
 
