@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from backprop_files import UserError
@@ -68,12 +69,12 @@ def run(
     directory = out or runner.default_out(settings)
     code = runner.sweep(settings, directory, resume, console)
     if code == runner.INTERRUPTED:
-        Console(stderr=True).print(f"interrupted; finished cells are in {directory}, --resume goes on from there")
+        print(f"interrupted; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
         raise typer.Exit(code)
     page = write_report([directory], directory)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
     if code:
-        Console(stderr=True).print("some cells failed; the report names them with their reasons")
+        print("some cells failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(code)
 
 
@@ -115,8 +116,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] =
     for row in rows:
         absent = [device for device in row["devices"] if device not in row["devices_here"]]
         devices = ", ".join([*row["devices_here"], *(f"[dim]{device}: none here[/dim]" for device in absent)])
-        here = f"[yellow]{row['missing']}[/yellow]".replace("[torch]", r"\[torch]").replace("[jax]", r"\[jax]")
-        here = here.replace("[peers]", r"\[peers]") if row["missing"] else "[green]ready[/green]"
+        here = f"[yellow]{escape(row['missing'])}[/yellow]" if row["missing"] else "[green]ready[/green]"
         table.add_row(row["impl"], row["summary"], devices, ", ".join(row["dtypes"]), here)
     console.print(table)
 
