@@ -3,7 +3,8 @@
 It reads one JSON request a line from standard input and answers each with one JSON line on the descriptor it was
 given.  Whatever the libraries print goes to the log, never into the answers.
 
-Requests: ``{"op": "start", ...}`` first, then ``{"op": "measure", ...}`` for every point.
+Requests: ``{"op": "start", ...}`` first, then ``{"op": "measure", ...}`` for every point; ``check`` holds the
+implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more.
 Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
 """
 
@@ -35,7 +36,7 @@ def main(answers: int) -> None:
                     worker = Worker(request)
                     answer = worker.started()
                 elif worker is not None:
-                    answer = {"measure": worker.measure, "check": worker.check}[request["op"]](request)
+                    answer = worker.answer(request)
                 answer["ok"] = True
             except MemoryError:
                 answer = {"ok": False, "kind": "memory", "reason": "out of memory"}
@@ -75,12 +76,19 @@ class Worker:
         self.entry.load()  # import the library now, before threads are read back
         from bench import ceilings, reference_kernel
 
-        self.ceilings = ceilings.measure(self.device, self.dtype)
+        self.measure_ceilings = ceilings.measure
+        self.ceilings = self.measure_ceilings(self.device, self.dtype)
         self.reference = reference_kernel.make(self.device, self.entry.requires[0] if self.entry.requires else "")
 
     def started(self) -> dict[str, Any]:
         """What holds in this process: threads as every library sees them, affinity, ceilings."""
         return {"threads_seen": threads_seen(), "ceilings": self.ceilings}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what is asked."""
+        if request["op"] == "ceilings":
+            return {"ceilings": self.measure_ceilings(self.device, self.dtype)}
+        return self.measure(request) if request["op"] == "measure" else self.check(request)
 
     def measure(self, request: dict[str, Any]) -> dict[str, Any]:
         """Prepare a point, hold it against the reference, and time the phases asked for."""
