@@ -96,13 +96,15 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] =
     from bench import machine
     from impls import registry
 
-    cards = machine.accelerators()
     rows: list[dict[str, Any]] = [
         {
             "impl": entry.name,
             "summary": entry.summary,
             "devices": list(entry.devices),
-            "devices_here": [device for device in entry.devices if device == "cpu" or cards],
+            "devices_here": [device for device in entry.devices if not machine.device_missing(device)],
+            "devices_missing": {
+                device: reason for device in entry.devices if (reason := machine.device_missing(device))
+            },
             "dtypes": list(entry.dtypes),
             "phases": list(entry.phases),
             "missing": entry.missing(),
@@ -114,8 +116,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] =
         return
     table = Table("implementation", "what", "devices", "dtypes", "here", box=None, pad_edge=False)
     for row in rows:
-        absent = [device for device in row["devices"] if device not in row["devices_here"]]
-        devices = ", ".join([*row["devices_here"], *(f"[dim]{device}: none here[/dim]" for device in absent)])
+        absent = [f"[dim]{device}: {escape(row['devices_missing'][device])}[/dim]" for device in row["devices_missing"]]
+        devices = "\n".join([", ".join(row["devices_here"]), *absent])
         here = f"[yellow]{escape(row['missing'])}[/yellow]" if row["missing"] else "[green]ready[/green]"
         table.add_row(row["impl"], row["summary"], devices, ", ".join(row["dtypes"]), here)
     console.print(table)

@@ -183,13 +183,13 @@ def opening(steps: Sequence[Verdict], cells: pd.DataFrame) -> str:
         f"growth in proportion to n·m·p is {word} for {_list(names)}" for word, names in by_word.items() if names
     ] or ["no whole step was measured"]
     parts = ["Over the range measured, " + "; ".join(told) + "."]
-    beaten = [v for v in steps if v.choice.winner and v.choice.winner.law.name != "n·m·p"]
-    if beaten:
-        winners = sorted({v.choice.winner.law.name for v in beaten if v.choice.winner})
-        parts.append(
-            f"The law {_list([f'“{w}”' for w in winners])} predicts cells that were not fitted better than n·m·p "
-            f"for {_list([v.impl for v in beaten])}."
-        )
+    won: dict[str, list[str]] = {}
+    for verdict in steps:
+        if verdict.choice.winner and verdict.choice.winner.law.name != verdict.claim.law:
+            won.setdefault(verdict.choice.winner.law.name, []).append(verdict.impl)
+    if won:
+        told = [f"“{law}” for {_list(names)}" for law, names in sorted(won.items(), key=lambda item: -len(item[1]))]
+        parts.append(f"Cells that were not fitted are predicted better than by n·m·p by the law {_list(told)}.")
     loose = [v for v in steps if v.word == "refuted" and "fails too" not in v.reason]
     if loose:
         parts.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import platform
 from pathlib import Path
@@ -84,6 +85,23 @@ def accelerators() -> list[str]:
     cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     models = [line.partition(":")[2].strip() for card in cards for line in _read(card).splitlines() if "Model" in line]
     return models or [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def device_missing(device: str) -> str | None:
+    """Why ``device`` (``cpu``, ``cuda``: torch's, ``gpu``: JAX's) cannot be used here, and what mends it; None if it can.
+
+    Judged from files and package metadata: no library is imported to find out.
+    """
+    if device == "cpu":
+        return None
+    if not accelerators():
+        return "no NVIDIA device or driver on this machine"
+    version = libraries().get("torch") or ""
+    if device == "cuda" and version.endswith("+cpu"):
+        return f"torch {version} is the CPU build: pip install torch=={version.partition('+')[0]} in its CUDA build"
+    if device == "gpu" and not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+        return "this JAX drives the CPU only: pip install 'jax[cuda12]'"
+    return None
 
 
 def load_average() -> float:

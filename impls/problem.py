@@ -77,7 +77,7 @@ def digits() -> tuple[Array, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise UserError("data 'digits' come with scikit-learn: pip install 'backprop-bench[peers]'") from error
+        raise UserError("data 'digits' come with scikit-learn: pip install -c constraints.txt -e '.[peers]'") from error
     bundle = load_digits()
     order = np.random.default_rng(0).permutation(DIGITS_ROWS)
     pixels = bundle.data[order].astype(np.float64)

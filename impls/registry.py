@@ -56,7 +56,8 @@ class Entry:
         absent = [module for module in self.requires if importlib.util.find_spec(module) is None]
         if not absent:
             return None
-        line = f"pip install 'backprop-bench[{self.extra}]'" if self.extra else f"pip install {' '.join(absent)}"
+        wanted = f"-e '.[{self.extra}]'" if self.extra else " ".join(absent)  # the project is installed from its clone
+        line = f"pip install -c constraints.txt {wanted}"
         return f"{', '.join(absent)} not installed: {line}"
 
     def cannot(self, network: Network) -> str | None:

@@ -28,7 +28,7 @@ def test_listing_imports_no_library() -> None:
 
 def test_a_missing_library_is_a_reason_not_an_error() -> None:
     entry = registry.Entry("x", "no:Where", "", requires=("no_such_library",), extra="torch")
-    assert entry.missing() == "no_such_library not installed: pip install 'backprop-bench[torch]'"
+    assert entry.missing() == "no_such_library not installed: pip install -c constraints.txt -e '.[torch]'"
 
 
 @pytest.mark.parametrize(
