@@ -2,8 +2,9 @@
 
 Two of them on the CPU, because a machine's speed is not one number: ``product``, a matrix product in cache, follows
 cells that compute; ``interpreter``, a plain Python loop, follows cells that are all call overhead.  Both are recorded;
-the analysis weighs them for each cell.  Each is done twice and the second timed: cold, the product took 1.3 times as long
-after a large cell as after a small one (warm: 1.02), and large cells looked faster than the ceiling.  A pass over memory was tried and left out: its own spread was 25 %.
+the analysis weighs them for each cell.  Each is done twice and the second timed: cold, the product took 1.3 times as
+long after a large cell as after a small one (warm: 1.02), and large cells looked faster than the ceiling.  A pass over
+memory was tried and left out: its own spread was 25 %.
 """
 
 from __future__ import annotations
