@@ -25,7 +25,7 @@ class NumpyOperations(Operations):
 
     def __init__(self, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
-        self.gemm = get_blas_funcs("gemm", dtype=self.dtype)
+        self.gemm, self.axpy = get_blas_funcs(("gemm", "axpy"), dtype=self.dtype)
 
     def empty(self, *shape: int) -> AnyArray:
         return np.empty(shape, self.dtype)
@@ -41,8 +41,14 @@ class NumpyOperations(Operations):
 
     def accumulate(self, a: AnyArray, b: AnyArray, out: AnyArray) -> None:
         # BLAS counts in columns: out^T += b^T a^T, with beta = 1.  b is handed over as it lies in memory, column by
-        # column, and transposed by the flag: any other way scipy would copy it.
-        self.gemm(1.0, b, a.T, trans_a=1, beta=1.0, c=out.T, overwrite_c=1)
+        # column, and transposed by the flag where it is itself a transpose: any other way scipy would copy it.
+        if b.flags.c_contiguous:
+            self.gemm(1.0, b.T, a.T, beta=1.0, c=out.T, overwrite_c=1)
+        else:
+            self.gemm(1.0, b, a.T, trans_a=1, beta=1.0, c=out.T, overwrite_c=1)
+
+    def descend(self, rate: float, gradient: AnyArray, parameters: AnyArray) -> None:
+        self.axpy(gradient, parameters, len(parameters), -rate)  # parameters += -rate gradient, in place
 
     def maximum(self, a: AnyArray, b: AnyArray, out: AnyArray) -> None:
         np.maximum(a, b, out=out)  # the one ufunc that wants its output named

@@ -9,7 +9,7 @@ Layout, chosen for speed:
 * arrays are (features, examples): a layer's inputs are a contiguous (fan_in + 1, B) block whose last row is ones, and
   its weights and biases one (fan_out, fan_in + 1) matrix ``[W | b]``.  The bias costs no call of its own, forward
   (``z = [W | b] [h; 1]``) or backward (``∂L/∂[W | b] = δ [h; 1]^T``), and elementwise calls see contiguous memory;
-* parameters and gradients are views of one flat buffer each, so an update is two calls;
+* parameters and gradients are views of one flat buffer each, so an update is one call;
 * a step goes through the examples in blocks whose activations stay near the cache; gradients accumulate (beta = 1).
 """
 
@@ -67,6 +67,7 @@ class Operations(ABC):
     total: Any  # total(a, out): out = Σ a over a flat array, out 0-d
     column_sum: Any  # column_sum(a, out): (rows, B) -> (B,)
     column_max: Any
+    descend: Any  # descend(rate, gradient, parameters): parameters -= rate gradient, over flat arrays
 
 
 # --- activations in place -------------------------------------------------------------------------------------------
@@ -298,7 +299,9 @@ class StraightLine:
         starts = [0, *accumulate(self.sizes)]
         slices = [slice(a, b) for a, b in pairwise(starts)]
         ones = np.ones((problem.n, 1))
-        self.x = [ops.array(np.hstack([problem.inputs, ones])[rows].T) for rows in slices]
+        examples = np.hstack([problem.inputs, ones])
+        self.x = [ops.array(examples[rows].T) for rows in slices]
+        self.x_transposed = [ops.array(examples[rows]) for rows in slices]  # the layout a gradient's product is fast in
         self.t = [ops.array(problem.targets[rows].T) for rows in slices]
         self.losses = ops.empty(2, len(self.sizes))
         self.losses[:] = 0.0
@@ -376,8 +379,9 @@ class StraightLine:
         gather = o.accumulate if i else o.product  # the first block overwrites what the last step left
         for layer in range(len(self.W), 0, -1):
             d = block.d[layer]
-            below = block.h[layer - 1] if layer > 1 else self.x[i]
-            x(gather, d, below.T, self.G[layer - 1])  # ∂L/∂[W_l | b_l] = δ_l [h_{l-1}; 1]^T
+            below = block.h[layer - 1]
+            below_transposed = below.T if layer > 1 else self.x_transposed[i]
+            x(gather, d, below_transposed, self.G[layer - 1])  # ∂L/∂[W_l | b_l] = δ_l [h_{l-1}; 1]^T
             if layer > 1:
                 units = len(block.d[layer - 1])
                 x(o.strided_product, self.W[layer - 1][:, :units].T, d, block.d[layer - 1])
@@ -386,15 +390,8 @@ class StraightLine:
                 self.f.slope(x, o, z, below[:units], block.d[layer - 1], s, t)
 
     def _emit_update(self, x: Emit) -> None:
-        x(self.ops.multiply, self.flat_gradient, self.ops.constant(self.problem.learning_rate), self.scaled)
-        x(self.ops.subtract, self.flat, self.scaled, self.flat)
-
-    @property
-    def scaled(self) -> Tensor:
-        """Where an update puts η·gradient, so that the gradient survives it."""
-        if not hasattr(self, "_scaled"):
-            self._scaled = self.ops.empty(len(self.flat))
-        return self._scaled
+        # θ ← θ - η ∂L/∂θ, in one pass over memory
+        x(self.ops.descend, self.problem.learning_rate, self.flat_gradient, self.flat)
 
     # --- the protocol
 

@@ -52,6 +52,9 @@ class TorchOperations(Operations):
     def accumulate(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         out.addmm_(a, b)
 
+    def descend(self, rate: float, gradient: torch.Tensor, parameters: torch.Tensor) -> None:
+        parameters.sub_(gradient, alpha=rate)
+
     def total(self, a: torch.Tensor, out: torch.Tensor) -> None:
         torch.sum(a, 0, out=out)
 

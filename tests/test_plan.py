@@ -62,7 +62,9 @@ def test_memory_estimate_covers_the_buffers() -> None:
     instance = NumpyFast(problem)
     instance.step()
     instance.forward()
-    held = sum(a.nbytes for a in (instance.flat, instance.flat_gradient, instance.scaled, *instance.x, *instance.t))
+    held = sum(
+        a.nbytes for a in (instance.flat, instance.flat_gradient, *instance.x, *instance.x_transposed, *instance.t)
+    )
     assert held < counts.bytes_estimate(network, 2000, 4)
 
 
