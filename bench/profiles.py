@@ -86,11 +86,11 @@ _FULL = replace(
 )
 _SLOW_SMOKE = Range(4, 16, 2, 4, (2, 8, 32), (1, 2, 4), (4, 8, 16), (1, 4, 16), functions=())
 _SLOW_QUICK = Range(
-    4,
+    8,
     16,
     2,
     4,
-    (1, 2, 4, 8, 16),
+    (1, 4, 8, 16, 32, 64),
     (1, 2, 4, 8),
     (4, 8, 16, 32),
     (1, 2, 4, 8, 16, 32),
@@ -101,7 +101,7 @@ _SLOW_QUICK = Range(
 _SLOW_FULL = replace(
     _SLOW_QUICK,
     functions=activations.PLAIN_NAMES,
-    examples=(1, 2, 4, 8, 16, 32),
+    examples=(1, 2, 4, 8, 16, 32, 64, 128),
     widths=(4, 8, 16, 24, 32, 48),
     joint=40,
     heldout=8,
