@@ -4,10 +4,12 @@ Beside every round stand the times of the reference kernels.  A cell's reference
 
     r = product^w · interpreter^(1 - w),
 
-since cells that compute follow the one and cells of pure overhead the other.  Its normalised time is
-median(round / r) × the run's median of r, so that it still reads as seconds.  w is chosen for each cell, the same in
-all its passes, by the smallest spread of round / r *within* passes: never by how well passes agree, which is what the
-intervals are made from.
+since cells that compute follow the one and cells of overhead the other: a busy neighbour on the same core slows the
+interpreter by half and a product hardly at all.  w is the share of the matrix-product ceiling that the cell reaches, that
+is the share of its time in which the arithmetic units are full; it is known beforehand and not chosen by how well
+passes agree, which is what the intervals are made from.  (Chosen by the smallest spread within passes, as a first version
+did, w was mostly noise: passes then differed by 8 % in the median, and by 5 % with the share.)  The normalised time is
+median(round / r) × the run's median of r, so that it still reads as seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import pandas as pd
 #: What makes a cell, apart from the pass it was measured in.
 IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
-WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 KERNELS = ("product", "interpreter")
 
 
@@ -47,14 +48,19 @@ def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
     kernels = [kernel for kernel in KERNELS if all(kernel in reference for reference in rows["references"])]
     if not kernels:
         return rows.assign(time_s=rows["raw_s"], weight=np.nan)
-    weights = WEIGHTS if len(kernels) == 2 else (1.0,)
-    tried = {w: [_relative(seconds, reference, usual, w) for seconds, reference in _rounds(rows)] for w in weights}
-    best = min(tried, key=lambda w: (np.mean([_spread(logs) for logs in tried[w]]), -w))
-    return rows.assign(time_s=[float(np.exp(np.median(logs))) for logs in tried[best]], weight=best)
+    w = _share_of_ceiling(rows) if len(kernels) == 2 else 1.0
+    logs = [
+        _relative(seconds, reference, usual, w)
+        for seconds, reference in zip(rows["seconds"], rows["references"], strict=True)
+    ]
+    return rows.assign(time_s=[float(np.exp(np.median(log))) for log in logs], weight=w)
 
 
-def _rounds(rows: pd.DataFrame) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    return list(zip(rows["seconds"], rows["references"], strict=True))
+def _share_of_ceiling(rows: pd.DataFrame) -> float:
+    """Operations in products / seconds / ceiling, at most 1; 0 where no ceiling was measured."""
+    ceiling = pd.to_numeric(rows["ceiling_flops"]).max()
+    share = float(rows["operations_product"].iloc[0] / rows["raw_s"].median() / ceiling)
+    return min(1.0, share) if np.isfinite(share) else 0.0
 
 
 def _relative(
@@ -66,7 +72,3 @@ def _relative(
         if share:
             logs = logs - share * np.log(reference[kernel] / usual[kernel])
     return np.asarray(logs)
-
-
-def _spread(logs: np.ndarray) -> float:
-    return float(np.median(np.abs(logs - np.median(logs))))
