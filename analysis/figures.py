@@ -337,8 +337,8 @@ def share_of_ceiling(material: Material) -> Figure | None:
 def _fastest_caption(material: Material) -> str:
     return (
         "The implementation that the winning laws predict to be fastest for a network of two hidden layers, by examples and "
-        "width; dots are the cells measured on the examples and width axes, coloured by the one that was in fact fastest. "
-        "Only implementations measured on all axes take part."
+        "width; dots are the cells measured on the examples and width axes, coloured by the one that was in fact fastest; a "
+        "hollow one is a tie, where the next one's 95 % interval overlaps. Only implementations measured on all axes take part."
     )
 
 
@@ -363,20 +363,26 @@ def fastest(material: Material) -> Figure | None:
         n, width, best, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, alpha=0.45, shading="nearest", rasterized=True
     )
     won = measured.loc[measured.groupby(["layers", "n", "activation"])["time_s"].idxmin()]
-    for name, rows in won.groupby("series"):
-        axes.plot(
-            rows["n"],
-            rows["width"],
-            linestyle="none",
-            markeredgecolor="white",
-            **{**material.style(str(name)), "markersize": 8},
-        )
+    for (name, tie), rows in won.assign(tie=_ties(measured, won)).groupby(["series", "tie"]):
+        style = material.style(str(name))
+        fill = {"markerfacecolor": "white", "markeredgewidth": 2} if tie else {"markeredgecolor": "white"}
+        axes.plot(rows["n"], rows["width"], linestyle="none", markersize=8, clip_on=False, **style, **fill)
     axes.set(xscale="log", yscale="log", xlabel="examples n", ylabel="width of the hidden layers")
     axes.grid(False)
-    present = sorted({names[i] for i in np.unique(best)} | set(map(str, won["series"].unique())))
-    patches = [Patch(color=material.style(name)["color"], alpha=0.45, label=f"{name} predicted") for name in present]
-    _legend(figure, material, present, patches)
+    predicted = [names[i] for i in np.unique(best)]
+    patches = [Patch(color=material.style(name)["color"], alpha=0.45, label=f"{name} predicted") for name in predicted]
+    _legend(figure, material, sorted(map(str, won["series"].unique())), patches)
     return figure
+
+
+def _ties(measured: pd.DataFrame, won: pd.DataFrame) -> list[bool]:
+    """Whether another one's interval overlaps that of the fastest, for each row of ``won``."""
+    keys = ["layers", "n", "activation"]
+    ties = []
+    for _, best in won.iterrows():
+        others = measured[(measured[keys] == best[keys]).all(axis=1) & (measured["series"] != best["series"])]
+        ties.append(bool((others["ci_low_s"] <= best["ci_high_s"]).any()))
+    return ties
 
 
 def _complete(material: Material) -> dict[str, LawFit]:
@@ -424,40 +430,48 @@ def _phase_caption(material: Material) -> str:
         return ""
     first = point.iloc[0]
     return (
-        f"Time of each phase, measured one by one, at the largest point that most implementations share: layers "
-        f"{first['layers']}, {first['activation']}, n = {first['n']:,}. Thin outlines: the whole step as its users write "
-        "it, which may be faster than the sum of its phases. Implementations that only do whole steps are not shown."
+        "Time of each phase, measured one by one, as a share of the whole step (its milliseconds stand at the left), at the "
+        f"largest point that most implementations share: layers {first['layers']}, {first['activation']}, n = {first['n']:,}. "
+        "A bar that ends beyond 100 % belongs to an implementation whose whole step, written as its users write it, is "
+        "faster than its phases one by one. Implementations that only do whole steps are not shown."
     )
 
 
 @drawing("phases", "Time by phase", _phase_caption)
 def phases(material: Material) -> Figure | None:
-    """Stacked bars."""
+    """Stacked bars, each implementation's whole step being 100 %."""
     point = _phase_point(material)
     if point.empty:
         return None
+    whole = _same_point(material.steps, point).set_index("series")["time_s"]
     table = point.pivot_table(index="series", columns="phase", values="time_s", aggfunc="first")
-    names = list(map(str, table.index))
-    figure = _figure(10, 1.6 + 0.42 * len(names))
+    table = table[table.index.isin(whole.index)]
+    if table.empty:
+        return None
+    steps = whole.reindex(table.index)
+    labels = [f"{name}\n{_milliseconds(seconds)}" for name, seconds in steps.items()]
+    figure = _figure(10, 1.6 + 0.5 * len(labels))
     axes = figure.subplots()
-    left = np.zeros(len(names))
+    left = np.zeros(len(labels))
     for phase, colour in PHASE_COLOURS.items():
         if phase in table:
-            values = 1e3 * table[phase].fillna(0).to_numpy()
-            axes.barh(names, values, left=left, color=colour, label=phase, height=0.6)
-            left += values
-    first = point.iloc[0]
-    same = material.steps[
-        (material.steps["layers"] == first["layers"])
-        & (material.steps["activation"] == first["activation"])
-        & (material.steps["n"] == first["n"])
-    ].set_index("series")["time_s"]
-    whole = 1e3 * same.reindex(names).to_numpy(float)
-    axes.barh(names, whole, fill=False, edgecolor="black", linewidth=0.9, height=0.8, label="whole step")
-    axes.set(xlabel="milliseconds")
+            shares = 100 * (table[phase].fillna(0) / steps).to_numpy()
+            axes.barh(labels, shares, left=left, color=colour, label=phase, height=0.65)
+            left += shares
+    axes.axvline(100, color="black", linewidth=1, label="whole step")
+    axes.set(xlabel="share of the whole step, %")
     axes.invert_yaxis()
     figure.legend(loc="outside lower center", ncols=5)
     return figure
+
+
+def _same_point(cells: pd.DataFrame, point: pd.DataFrame) -> pd.DataFrame:
+    keys = ["layers", "activation", "n"]
+    return cells[(cells[keys] == point[keys].iloc[0]).all(axis=1)]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms"
 
 
 # --- the decisive picture -------------------------------------------------------------------------------------------
