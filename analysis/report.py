@@ -211,21 +211,17 @@ def _opening_row(material: Material, verdict: Verdict) -> dict[str, Any]:
         "name": _series(material, verdict),
         "verdict": verdict,
         "winner": winner,
-        "margin": _margin(winner, rival),
+        "error": _errors(winner),
+        "rival_error": _errors(rival),
     }
 
 
-def _margin(winner: laws.LawFit | None, rival: laws.LawFit | None) -> str:
-    """The winner's errors beside those of the claimed law, on cells that neither had seen."""
-    if winner is None:
+def _errors(fit: laws.LawFit | None) -> str:
+    """Median errors on cells that the law had not seen: of the sizes fitted, and larger ones."""
+    if fit is None:
         return "–"
-    told = _errors(winner)
-    return told if rival is None or rival is winner else f"{told} ({rival.law.name}: {_errors(rival)})"
-
-
-def _errors(fit: laws.LawFit) -> str:
     same_sizes = percent(fit.crossvalidated_median)
-    return same_sizes if not fit.heldout_cells else f"{same_sizes}, larger cells {percent(fit.heldout_median)}"
+    return same_sizes if not fit.heldout_cells else f"{same_sizes}; {percent(fit.heldout_median)} larger"
 
 
 def functions_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
@@ -288,7 +284,7 @@ def _machine_rows(machine: dict[str, Any]) -> dict[str, str]:
 
 def percent(share: float | None, digits: int = 0) -> str:
     """0.123 as 12 %."""
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def si(value: float | None) -> str:
