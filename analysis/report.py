@@ -221,7 +221,7 @@ def _errors(fit: laws.LawFit | None) -> str:
     if fit is None:
         return "–"
     same_sizes = percent(fit.crossvalidated_median)
-    return same_sizes if not fit.heldout_cells else f"{same_sizes}; {percent(fit.heldout_median)} larger"
+    return same_sizes if not fit.heldout_cells else f"{same_sizes} / {percent(fit.heldout_median)}"
 
 
 def functions_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
