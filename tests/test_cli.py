@@ -111,7 +111,14 @@ def test_a_worker_that_is_killed_fails_alone(tmp_path: Path) -> None:
 def start(out: Path) -> subprocess.Popen[str]:
     """A run in the background, once it has finished a few cells."""
     command = [sys.executable, "-m", "backprop_bench", "run", *TINY[:2], "--impls", "numpy", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores Ctrl-C and so would all its children: what is tested is a run in front
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     for _ in range(1200):
         if len(list(out.glob("data/cells/*.json"))) >= 5:
             return process
