@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, nnls
 
 from analysis.cells import on_axis
 from analysis.statistics import Floats, pooled_slope, t_quantile
@@ -63,15 +63,14 @@ def exponent(entries: pd.DataFrame, name: str, claimed: float) -> Exponent:
         axis = " and ".join(axes)
         if all(on_axis(entries, a).empty for a in axes):
             return missing(f"the {axis} axis was not measured")
-        return missing(
-            f"{found} of its cells are past fixed overhead (at most {OVERHEAD_SHARE:.0%} of the time)", found
-        )
+        past = f"only {found} of its cells" if found else "none of its cells"
+        return missing(f"{past} past fixed overhead, where that is at most {OVERHEAD_SHARE:.0%} of the time", found)
     used = pd.concat([part.assign(group=i) for i, part in enumerate(kept)])
     points = used["point"].nunique()
     low, high = float(used["x"].min()), float(used["x"].max())
     if points < LEAST_POINTS or high / low < LEAST_SPAN:
         return missing(
-            f"{points} cells past fixed overhead, {variable} from {low:g} to {high:g}: too few to tell", points
+            f"{points} cells past fixed overhead, {variable} from {low:,.0f} to {high:,.0f}: too few to tell", points
         )
     return _estimate(used, points, low, high)
 
@@ -106,9 +105,14 @@ def _past_overhead(entries: pd.DataFrame, rows: pd.DataFrame, axis: str) -> set[
 
 
 def fixed_overhead(x: Floats, times: Floats) -> float:
-    """t0 of t = t0 + s·x^β, fitted to relative errors with β free: what does not grow, whatever the growth is."""
-    if len(x) < 4:
+    """t0 of t = t0 + s·x^β, fitted to relative errors with β free: what does not grow, whatever the growth is.
+
+    Three points cannot tell β too; they are taken for growth in proportion (β = 1), which at worst calls for more cells.
+    """
+    if len(x) < 3:
         return 0.0
+    if len(x) == 3:
+        return float(nnls(np.column_stack([np.ones_like(x), x]) / times[:, None], np.ones_like(times))[0][0])
     scaled = x / x.max()
 
     def residuals(parameters: Floats) -> Floats:

@@ -98,7 +98,7 @@ def _told(name: str, exponent: Exponent) -> str:
 
 def _doubt(name: str, exponent: Exponent, claim: Claim) -> str:
     if exponent.ci_low is None or exponent.ci_high is None:
-        return f"{name} has no interval: {exponent.reason}"
+        return f"{name} has no {'interval' if exponent.value is not None else 'estimate'}: {exponent.reason}"
     edges = [claim.exponents[name] - BAND, claim.exponents[name] + BAND]
     crossed = " and ".join(f"{edge:g}" for edge in edges if exponent.ci_low < edge < exponent.ci_high)
     return f"the interval of {name} reaches across {crossed}"

@@ -163,6 +163,12 @@ def test_fixed_overhead_is_found_whatever_the_growth(exponent_: float) -> None:
     assert fixed_overhead(x, 1e-5 * x**exponent_) < 1e-6
 
 
+def test_three_points_of_overhead_are_seen_as_overhead() -> None:
+    x = np.array([8.0, 32.0, 128.0])
+    assert fixed_overhead(x, 4e-4 + 1e-8 * x) == pytest.approx(4e-4, rel=0.01)
+    assert fixed_overhead(x, 1e-5 * x) < 1e-9
+
+
 def test_pooled_slope_is_that_of_a_regression_with_intercepts() -> None:
     rng = np.random.default_rng(2)
     group = np.repeat([0, 1, 2], 5)
