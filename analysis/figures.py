@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "figure.facecolor": "white",
-    "svg.fonttype": "none",
+    "svg.fonttype": "path",  # a page must look the same where our font is missing
     "svg.hashsalt": "backprop-bench",
     "lines.markersize": 4.5,
     "lines.linewidth": 1.2,

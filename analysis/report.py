@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -90,7 +91,8 @@ def _render(figure: Figure, kind: str) -> bytes:
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
-    figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata)
+    with mpl.rc_context(figures.STYLE):
+        figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata)
     return stream.getvalue()
 
 

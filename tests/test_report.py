@@ -66,6 +66,12 @@ def test_all_files_are_there(written: Path) -> None:
     assert sum(path.stat().st_size for path in written.rglob("*") if path.is_file()) < 3 << 20
 
 
+def test_the_same_files_give_the_same_report(tmp_path: Path) -> None:
+    source = planted.write(tmp_path / "x.json", planted.entries(planted.additive, seed=3))
+    pages = [write_report([source], tmp_path / name).read_bytes() for name in ("a", "b")]
+    assert pages[0] == pages[1]
+
+
 def test_the_page_is_self_contained_and_described(written: Path) -> None:
     page = (written / "report.html").read_text()
     links = Links()
