@@ -61,7 +61,7 @@ def expected_curve(training: Training) -> Array:
     return np.array(losses)
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if e.quick], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
 def test_learns_the_digits(entry: Entry) -> None:
     if entry.missing():
         pytest.skip(str(entry.missing()))
