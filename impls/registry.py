@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ class Entry:
     summary: str
     requires: tuple[str, ...] = ("numpy",)
     extra: str = ""  # the extra of this package that brings what it requires
+    programs: tuple[str, ...] = ()  # one of these must be on the path
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = DTYPES
     phases: tuple[str, ...] = ("step", *PHASES)
@@ -55,7 +57,9 @@ class Entry:
         """Why it cannot run here, with the line that mends it; None if it can."""
         absent = [module for module in self.requires if importlib.util.find_spec(module) is None]
         if not absent:
-            return None
+            if not self.programs or any(map(shutil.which, self.programs)):
+                return None
+            return f"none of {', '.join(self.programs)} on the path: install a C++ compiler"
         wanted = f"-e '.[{self.extra}]'" if self.extra else " ".join(absent)  # the project is installed from its clone
         line = f"pip install -c constraints.txt {wanted}"
         return f"{', '.join(absent)} not installed: {line}"
@@ -125,6 +129,7 @@ ENTRIES = (
         "PyTorch under torch.compile",
         requires=("torch",),
         extra="torch",
+        programs=("g++", "clang++", "c++"),
         devices=("cpu", "cuda"),
         quick=False,
         cost=Cost(3e-4, first_call_s=40.0),

@@ -31,6 +31,14 @@ def test_a_missing_library_is_a_reason_not_an_error() -> None:
     assert entry.missing() == "no_such_library not installed: pip install -c constraints.txt -e '.[torch]'"
 
 
+def test_a_missing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = replace(registry.find("numpy"), programs=("g++", "clang++"))
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    assert entry.missing() == "none of g++, clang++ on the path: install a C++ compiler"
+    monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/" + program)
+    assert entry.missing() is None
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
