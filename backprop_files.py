@@ -53,7 +53,11 @@ CELL_KEYS = (
     "bandwidth_bytes_per_s",  # memory bandwidth measured in the same process
     "settled",  # false: warm-up never became steady
     "dropped_rounds",  # rounds thrown away because the clock jumped
-    "started_at",  # seconds since the epoch
+    "started_at",  # seconds since the epoch, when measuring began
+    "rounds_at_s",  # when each round began, from started_at
+    "call_floor_s",  # the smallest call into the library, measured in the same process
+    "wall_s",  # what the cell took in all, preparation and check included
+    "machine_state",  # {load, clock_mhz, available_bytes, memory_stall_percent} after the cell
 )
 
 

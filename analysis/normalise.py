@@ -2,10 +2,10 @@
 
 Beside every round stand the times of the reference kernels.  A cell's reference is their weighted geometric mean,
 
-    r = product^w · interpreter^(1 - w),
+    r = product^w · objects^(1 - w),
 
-since cells that compute follow the one and cells of overhead the other: a busy neighbour on the same core slows the
-interpreter by half and a product hardly at all.  w is the share of the matrix-product ceiling that the cell reaches, that
+since cells that compute follow the one and cells of overhead the other: a busy neighbour on the same core slows
+objects by half and a product hardly at all.  w is the share of the matrix-product ceiling that the cell reaches, that
 is the share of its time in which the arithmetic units are full; it is known beforehand and not chosen by how well
 passes agree, which is what the intervals are made from.  (Chosen by the smallest spread within passes, as a first version
 did, w was mostly noise: passes then differed by 8 % in the median, and by 5 % with the share.)  The normalised time is
@@ -20,7 +20,7 @@ import pandas as pd
 #: What makes a cell, apart from the pass it was measured in.
 IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
-KERNELS = ("product", "interpreter")
+KERNELS = ("product", "objects")
 
 
 def normalise(entries: pd.DataFrame) -> pd.DataFrame:

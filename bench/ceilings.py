@@ -1,4 +1,4 @@
-"""The two ceilings nothing can beat, measured beside the cells: matrix-product rate and memory bandwidth."""
+"""What nothing can beat, measured in every pass beside the cells: matrix-product rate, memory bandwidth, call floor."""
 
 from __future__ import annotations
 
@@ -33,6 +33,32 @@ def _fastest(work: Callable[[], object], repeats: int = 4) -> float:
         work()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def call_floor(calls: int = 2000) -> float:
+    """Seconds of the smallest call into the library that is loaded: what a step of k calls cannot go below, times k."""
+    call = _smallest_call()
+
+    def many() -> None:
+        for _ in range(calls):
+            call()
+
+    return _fastest(many) / calls
+
+
+def _smallest_call() -> Callable[[], object]:
+    import numpy as np
+
+    if "torch" in sys.modules:
+        torch: Any = sys.modules["torch"]
+        x = torch.ones(1)
+        return lambda: torch.add(x, x, out=x)
+    if "jax" in sys.modules:
+        jax: Any = sys.modules["jax"]
+        y, same = jax.numpy.ones(1), jax.jit(lambda v: v)
+        return lambda: same(y)
+    a = np.ones(1)
+    return lambda: np.add(a, a, a)
 
 
 def _cpu_products(dtype: str) -> float:

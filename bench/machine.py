@@ -109,6 +109,34 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
+def state(cpus: list[int]) -> dict[str, float | None]:
+    """What may change while a run goes on: load, clock of the measuring cores, free memory, share of time stalled on it."""
+    clocks = [mhz for mhz in map(_clock_mhz, cpus) if mhz]
+    return {
+        "load": load_average(),
+        "clock_mhz": sum(clocks) / len(clocks) if clocks else None,
+        "available_bytes": memory_bytes()["available"],
+        "memory_stall_percent": _memory_stall(),
+    }
+
+
+def _clock_mhz(cpu: int) -> float | None:
+    """The core's present clock, where the system tells; a virtual machine often shows the nominal one."""
+    scaling = _read(Path(f"/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq")).strip()
+    if scaling.isdigit():
+        return int(scaling) / 1000
+    lines = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("cpu MHz")]
+    return float(lines[cpu].partition(":")[2]) if cpu < len(lines) else None
+
+
+def _memory_stall() -> float | None:
+    """Share of the last ten seconds in which some process waited for memory (Linux's pressure-stall information)."""
+    for word in _read("/proc/pressure/memory").split():
+        if word.startswith("avg10="):
+            return float(word.partition("=")[2])
+    return None
+
+
 def warnings() -> list[str]:
     """What would spoil a run, in words."""
     found = []

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from backprop_files import UserError
-from bench import machine, profiles
+from bench import machine, profiles, reference_kernel
 from bench.cells import Cell, Point, Setting
 from bench.profiles import Profile
 from impls import counts, registry
@@ -41,6 +41,7 @@ class Settings:
     data: str = "synthetic"
     passes: int = 0  # 0: the profile's
     budget_s: float | None = None  # None: the profile's
+    kernels: tuple[str, ...] = reference_kernel.USUAL
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ def _check(settings: Settings) -> None:
     for phase in settings.phases:
         if phase not in ALL_PHASES:
             raise UserError(nearest("phase", phase, ALL_PHASES))
+    for kernel in settings.kernels:
+        if kernel not in reference_kernel.CANDIDATES:
+            raise UserError(nearest("kernel", kernel, reference_kernel.CANDIDATES))
     if settings.dtype and settings.dtype not in registry.DTYPES:
         raise UserError(nearest("dtype", settings.dtype, registry.DTYPES))
     if settings.data not in DATA:

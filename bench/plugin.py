@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backprop_files import SCHEMA_VERSION, UserError
-from bench import machine, plan
+from bench import machine, plan, reference_kernel
 from bench.cells import Cell
 from bench.plan import Job, Settings
 from bench.process import CellFailed, WorkerFailed
@@ -148,6 +148,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--passes", type=int, default=0, help="fresh processes for each implementation (default: the profile's)"
     )
     group.addoption("--budget", type=float, default=None, help="seconds for the whole sweep (default: the profile's)")
+    group.addoption(
+        "--kernels", type=_names, default=reference_kernel.USUAL, help="reference kernels to time beside the rounds"
+    )
     group.addoption("--run-dir", default="", help="put every finished cell on disk there, and leave out those it has")
 
 
@@ -166,6 +169,7 @@ def settings_of(config: pytest.Config) -> Settings:
         data=option("data"),
         passes=option("passes"),
         budget_s=option("budget"),
+        kernels=option("kernels"),
     )
 
 

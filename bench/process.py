@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
-from bench import machine
+from bench import machine, reference_kernel
 from bench.cells import Setting
 
 
@@ -76,7 +77,9 @@ class WorkerProcess:
             )
         os.close(write_end)
 
-    def start(self, data: str, seed: int, timeout_s: float = 300.0) -> dict[str, Any]:
+    def start(
+        self, data: str, seed: int, kernels: Sequence[str] = reference_kernel.USUAL, timeout_s: float = 300.0
+    ) -> dict[str, Any]:
         """Import the library, measure the ceilings; returns what holds in the process."""
         setting = self.setting
         target = setting.entry.target if setting.entry.summary == "your own" else setting.entry.name
@@ -89,6 +92,7 @@ class WorkerProcess:
                 "threads": setting.threads,
                 "data": data,
                 "seed": seed,
+                "kernels": list(kernels),
             },
             timeout_s,
         )

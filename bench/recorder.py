@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import SCHEMA_VERSION, UserError
-from bench import process
+from bench import machine, process
 from bench.cells import Cell, Setting, facts
 from bench.plan import Budget, Job, Plan
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
@@ -51,6 +51,7 @@ class Recorder:
         self._dead: dict[tuple[int, str], str] = {}
         self._done: tuple[Job, dict[str, Any]] | None = None
         self._hold: dict[str, Any] = {}
+        self._state: dict[str, Any] = {}
         self._budget: Budget | None = None
 
     def open(self) -> None:
@@ -124,7 +125,9 @@ class Recorder:
             raise
         phases: dict[str, Any] = answer["phases"]
         first_calls = sum(result["first_call_s"] for result in phases.values())
-        self._budget.spent(job, time.monotonic() - start, first_calls, seconds)
+        wall_s = time.monotonic() - start
+        self._budget.spent(job, wall_s, first_calls, seconds)
+        self._state = {"wall_s": wall_s / len(phases), "machine_state": machine.state(self._cpus)}
         return phases
 
     def _worker_for(self, job: Job) -> WorkerProcess:
@@ -144,7 +147,8 @@ class Recorder:
         start = time.monotonic()
         self._worker, self._worker_key = WorkerProcess(job.setting, self._cpus, self._scratch / "compiled", log), key
         try:
-            self._hold = self._worker.start(self.plan.settings.data, self.plan.settings.seed)
+            settings = self.plan.settings
+            self._hold = self._worker.start(settings.data, settings.seed, settings.kernels)
         except (CellFailed, WorkerFailed) as error:
             self._bury(job, str(error))
             raise WorkerFailed(str(error)) from error
@@ -184,6 +188,8 @@ class Recorder:
                 "settled": result["settled"],
                 "dropped_rounds": result["dropped"],
                 "started_at": result["started_at"],
+                "rounds_at_s": list(result["at_s"]),
+                **self._state,
                 "iterations": result["iterations"],
                 "threads_seen": self._hold["threads_seen"] if cell.phase == job.phases[0] else None,
             },

@@ -1,31 +1,34 @@
 """Small fixed pieces of work, timed right beside the rounds, that divide out the machine's changing speed.
 
 Two of them on the CPU, because a machine's speed is not one number: ``product``, a matrix product in cache, follows
-cells that compute; ``interpreter``, a plain Python loop, follows cells that are all call overhead.  Both are recorded;
-the analysis weighs them for each cell.  Each is done twice and the second timed: cold, the product took 1.3 times as
-long after a large cell as after a small one (warm: 1.02), and large cells looked faster than the ceiling.  A pass over
-memory was tried and left out: its own spread was 25 %.
+cells that compute; ``objects``, a round trip through JSON, follows cells that are all call overhead, since it does
+what libraries do between two products: allocate, hash, branch, follow pointers.  Both are recorded; the analysis weighs
+them for each cell.  Each is done twice and the second timed: cold, the product took 1.3 times as long after a large cell
+as after a small one (warm: 1.02), and large cells looked faster than the ceiling.
+
+The other candidates were tried and left out; docs/measuring.md has the figures, and ``--kernels`` times them all.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Kernels = Mapping[str, Callable[[], float]]
 
-#: Side of the square product (float32) and turns of the loop: about 0.1 ms each.
-PRODUCT, TURNS = 160, 3_000
+#: What is timed unless a run asks for others.
+USUAL = ("product", "objects")
 
 
-def make(device: str, library: str) -> Kernels:
+def make(device: str, library: str, names: Sequence[str] = USUAL) -> Kernels:
     """Functions by name that do their work once on ``device`` and return the seconds it took, synchronised.
 
-    On the CPU the product is NumPy's; on an accelerator there is only a product, by ``library`` (``torch``, ``jax``).
+    On the CPU they are ``CANDIDATES``; on an accelerator there is only a product, by ``library`` (``torch``, ``jax``).
     """
     if device == "cpu":
-        return {"product": _timed(_numpy_product()), "interpreter": _timed(_loop)}
+        return {name: _timed(CANDIDATES[name]()) for name in names}
     return {"product": _timed(_torch_product(device) if library == "torch" else _jax_product(device))}
 
 
@@ -43,18 +46,66 @@ def _timed(work: Callable[[], object]) -> Callable[[], float]:
     return reference
 
 
-def _loop() -> None:
-    total = 0
-    for i in range(TURNS):
-        total += i * i
-
-
-def _numpy_product() -> Callable[[], object]:
+def _product() -> Callable[[], object]:
     import numpy as np
 
-    a = np.full((PRODUCT, PRODUCT), 0.01, np.float32)
+    a = np.full((160, 160), 0.01, np.float32)
     out = np.empty_like(a)
     return lambda: np.dot(a, a, out)
+
+
+def _objects() -> Callable[[], object]:
+    tree = {str(i): [i, float(i), {"a": str(i)}] for i in range(30)}
+    return lambda: json.loads(json.dumps(tree))
+
+
+def _interpreter() -> Callable[[], object]:
+    def loop() -> None:
+        total = 0
+        for i in range(3_000):
+            total += i * i
+
+    return loop
+
+
+def _calls() -> Callable[[], object]:
+    import numpy as np
+
+    add, a = np.add, np.ones(8, np.float32)
+    out = np.empty_like(a)
+
+    def calls() -> None:
+        for _ in range(300):
+            add(a, a, out)
+
+    return calls
+
+
+def _elementwise() -> Callable[[], object]:
+    import numpy as np
+
+    a = np.linspace(-2, 2, 1 << 16, dtype=np.float32)
+    out = np.empty_like(a)
+    return lambda: np.tanh(a, out)
+
+
+def _copy() -> Callable[[], object]:
+    import numpy as np
+
+    a = np.ones(1 << 18, np.float32)
+    out = np.empty_like(a)
+    return lambda: np.copyto(out, a)
+
+
+#: Makers of kernels, each about 0.1 ms long.
+CANDIDATES: dict[str, Callable[[], Callable[[], object]]] = {
+    "product": _product,
+    "objects": _objects,
+    "interpreter": _interpreter,
+    "calls": _calls,
+    "elementwise": _elementwise,
+    "copy": _copy,
+}
 
 
 def _torch_product(device: str) -> Callable[[], object]:

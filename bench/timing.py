@@ -30,6 +30,7 @@ class Rounds:
 
     seconds: tuple[float, ...]  # per iteration, one a round
     reference_s: dict[str, list[float]]  # by kernel, beside each round
+    at_s: tuple[float, ...]  # when each round began, from the start of measuring
     iterations: int  # in each round
     settled: bool
     dropped: int
@@ -51,8 +52,9 @@ def measure(calls: Sequence[Call], synchronize: Call, reference: Kernels, second
     kept = taken.rounds[taken.warm :]
     return [
         Rounds(
-            seconds=tuple(spent[i] for spent, _ in kept),
-            reference_s={name: [times[name] for _, times in kept] for name in reference},
+            seconds=tuple(round_.spent[i] for round_ in kept),
+            reference_s={name: [round_.reference_s[name] for round_ in kept] for name in reference},
+            at_s=tuple(round_.at_s for round_ in kept),
             iterations=iterations,
             settled=taken.settled,
             dropped=taken.dropped,
@@ -100,11 +102,20 @@ def _iterations(block: Block) -> int:
     return max(1, min(20_000, round(BLOCK_S / max(min(once, sum(block(guess))), 1e-7))))
 
 
+@dataclass(frozen=True)
+class _Round:
+    """Seconds of each call, the reference times beside them, and when it began."""
+
+    spent: list[float]
+    reference_s: dict[str, float]
+    at_s: float
+
+
 @dataclass
 class _Taken:
-    """Rounds as they are taken: seconds of each call, and the reference times beside them."""
+    """Rounds as they are taken."""
 
-    rounds: list[tuple[list[float], dict[str, float]]]
+    rounds: list[_Round]
     warm: int = 0  # how many at the start are warm-up
     settled: bool = False
     dropped: int = 0
@@ -121,11 +132,11 @@ class _Taken:
 
     def judge(self) -> None:
         """Steady once the medians of two successive groups of blocks agree; the second group is kept."""
-        size = 1 if sum(self.rounds[-1][0]) > LONG_S else WARMUP_GROUP
+        size = 1 if sum(self.rounds[-1].spent) > LONG_S else WARMUP_GROUP
         fresh = self.rounds[self.warm :]
         if len(fresh) < 2 * size:
             return
-        ratios = [sum(spent) / times["product"] for spent, times in fresh]
+        ratios = [sum(round_.spent) / round_.reference_s["product"] for round_ in fresh]
         before, after = statistics.median(ratios[:size]), statistics.median(ratios[size : 2 * size])
         self.settled = abs(after / before - 1) < STEADY
         self.warm += size
@@ -143,13 +154,14 @@ def _take(block: Block, reference: Kernels, iterations: int, seconds: float) -> 
     start, deadline = clock(), None
     before = {name: kernel() for name, kernel in reference.items()}
     while True:
-        asleep = _suspended()
+        asleep, began = _suspended(), clock()
         spent = block(iterations)
         after = {name: kernel() for name, kernel in reference.items()}
         if abs(_suspended() - asleep) > JUMP_S or min(spent) <= 0:
             taken.drop()
         else:
-            taken.rounds.append((spent, {name: (before[name] + after[name]) / 2 for name in before}))
+            beside = {name: (before[name] + after[name]) / 2 for name in before}
+            taken.rounds.append(_Round(spent, beside, began - start))
             if deadline is None:
                 taken.judge()
                 if taken.settled or clock() > start + seconds:

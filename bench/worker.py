@@ -77,8 +77,10 @@ class Worker:
         from bench import ceilings, reference_kernel
 
         self.measure_ceilings = ceilings.measure
-        self.ceilings = self.measure_ceilings(self.device, self.dtype)
-        self.reference = reference_kernel.make(self.device, self.entry.requires[0] if self.entry.requires else "")
+        self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
+        self.reference = reference_kernel.make(
+            self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
+        )
 
     def started(self) -> dict[str, Any]:
         """What holds in this process: threads as every library sees them, affinity, ceilings."""
@@ -100,7 +102,6 @@ class Worker:
         network = Network(tuple(request["layers"]), request["activation"], request["loss"])
         problem = make_problem(network, request["n"], self.seed, self.data)
         expected = conformance.Expected.of(problem, self.dtype)
-        started_at = time.time()
         with PeakMemory(self.device) as memory:
             instance = self._prepare(problem)
             first: dict[str, float] = {}
@@ -114,7 +115,7 @@ class Worker:
         if not gc.get_freeze_count():
             gc.freeze()  # all that the library has loaded by now need not be walked again between cells
         for phase, result in results.items():
-            result |= {"first_call_s": first[phase], "peak_bytes": memory.peak_bytes, "started_at": started_at}
+            result |= {"first_call_s": first[phase], "peak_bytes": memory.peak_bytes}
         return {"phases": results}
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -142,14 +143,16 @@ class Worker:
 
         results = {}
         if "step" in phases:
+            started_at = time.time()
             (rounds,) = measure([instance.step], instance.synchronize, self.reference, seconds)
-            results["step"] = vars(rounds).copy()
+            results["step"] = vars(rounds) | {"started_at": started_at}
         single = [phase for phase in PHASES if phase in phases]
         if single:
             calls = [getattr(instance, phase) for phase in PHASES]
+            started_at = time.time()
             timed = measure(calls, instance.synchronize, self.reference, seconds)
             by_phase = dict(zip(PHASES, timed, strict=True))
-            results |= {phase: vars(by_phase[phase]).copy() for phase in single}
+            results |= {phase: vars(by_phase[phase]) | {"started_at": started_at} for phase in single}
         return results
 
 

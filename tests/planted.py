@@ -106,7 +106,7 @@ def _entry(facts: dict[str, Any], number: int, seconds: np.ndarray, speed: np.nd
         "extra_info": {
             "schema_version": SCHEMA_VERSION,
             **facts,
-            "reference_s": {"product": (1e-4 * speed).tolist(), "interpreter": (1e-4 * speed).tolist()},
+            "reference_s": {"product": (1e-4 * speed).tolist(), "objects": (1e-4 * speed).tolist()},
             "pass": number,
             "first_call_s": 0.001,
             "peak_bytes": None,
@@ -115,6 +115,15 @@ def _entry(facts: dict[str, Any], number: int, seconds: np.ndarray, speed: np.nd
             "settled": True,
             "dropped_rounds": 0,
             "started_at": 1.7e9,
+            "rounds_at_s": [0.004 * i for i in range(len(seconds))],
+            "call_floor_s": 1e-7,
+            "wall_s": 0.1,
+            "machine_state": {
+                "load": 0.1,
+                "clock_mhz": 2500.0,
+                "available_bytes": 1 << 34,
+                "memory_stall_percent": 0.0,
+            },
         },
     }
 

@@ -11,16 +11,16 @@ from analysis.normalise import IDENTITY, normalise
 CEILING = 1e11
 #: What a busy neighbour does: products 1.05 times as long, the interpreter 1.5 times.
 PRODUCT = np.array([1.0, 1.05, 1.02, 1.0, 1.1])
-INTERPRETER = np.array([1.0, 1.5, 0.9, 1.2, 1.0])
+OBJECTS = np.array([1.0, 1.5, 0.9, 1.2, 1.0])
 
 
 def entries(
-    share: float, ceiling: float | None = CEILING, kernels: tuple[str, ...] = ("product", "interpreter")
+    share: float, ceiling: float | None = CEILING, kernels: tuple[str, ...] = ("product", "objects")
 ) -> pd.DataFrame:
     """One cell that reaches ``share`` of the ceiling, in five passes of four rounds."""
     usual = 1e-3
-    slower = PRODUCT**share * INTERPRETER ** (1 - share)
-    times = {"product": 1e-4 * PRODUCT, "interpreter": 2e-4 * INTERPRETER}
+    slower = PRODUCT**share * OBJECTS ** (1 - share)
+    times = {"product": 1e-4 * PRODUCT, "objects": 2e-4 * OBJECTS}
     identity = dict.fromkeys(IDENTITY, "x") | {"device": "cpu", "n": 1}
     return pd.DataFrame(
         identity
@@ -45,7 +45,7 @@ def test_a_cell_follows_the_kernels_by_its_share_of_the_ceiling(share: float) ->
     assert found["time_s"].median() == pytest.approx(1e-3, rel=0.03)
 
 
-def test_without_a_ceiling_a_cell_follows_the_interpreter() -> None:
+def test_without_a_ceiling_a_cell_follows_the_objects() -> None:
     assert normalise(entries(0.0, ceiling=None))["weight"].tolist() == [0.0] * 5
 
 

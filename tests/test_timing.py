@@ -42,7 +42,7 @@ def kernels(clock: Clock) -> dict[str, Callable[[], float]]:
 
         return run
 
-    return {"product": kernel(1e-4), "interpreter": kernel(2e-4)}
+    return {"product": kernel(1e-4), "objects": kernel(2e-4)}
 
 
 def nothing() -> None:
@@ -57,7 +57,7 @@ def test_a_step_is_timed_per_iteration(clock: Clock) -> None:
     assert MIN_ROUNDS <= len(rounds.seconds) <= MAX_ROUNDS
     assert {name: len(times) for name, times in rounds.reference_s.items()} == {
         "product": len(rounds.seconds),
-        "interpreter": len(rounds.seconds),
+        "objects": len(rounds.seconds),
     }
 
 
