@@ -51,6 +51,8 @@ class Material:
 
     cells: pd.DataFrame
     verdicts: Sequence[Verdict]
+    rounds: pd.DataFrame  # of analysis.timeline
+    states: pd.DataFrame
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -290,8 +292,9 @@ def _prediction_marks(axes: Axes, material: Material, verdict: Verdict, fit: Law
     style = material.style(_short(material, verdict))
     ratio = np.clip(fit.predict(rows) / rows["time_s"], 0.16, 6.5)
     out = rows["heldout"].to_numpy(bool)
-    axes.plot(rows["time_s"][~out], ratio[~out], linestyle="none", markerfacecolor="none", alpha=0.5, **style)
-    axes.plot(rows["time_s"][out], ratio[out], linestyle="none", **style)
+    style |= {"linestyle": "none", "rasterized": True}  # hundreds of markers: a drawing of them all would be large
+    axes.plot(rows["time_s"][~out], ratio[~out], markerfacecolor="none", alpha=0.5, **style)
+    axes.plot(rows["time_s"][out], ratio[out], **style)
 
 
 # --- ceiling --------------------------------------------------------------------------------------------------------
@@ -516,3 +519,64 @@ def per_parameter(material: Material) -> Figure | None:
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+# --- the run itself -------------------------------------------------------------------------------------------------
+
+_STATES = (
+    ("load", 1.0, "load"),
+    ("clock_mhz", 1e-3, "clock,\nGHz"),
+    ("available_bytes", 2.0**-30, "free,\nGiB"),
+    ("memory_stall_percent", 1.0, "memory\nstall, %"),
+)
+
+
+def _timeline_caption(material: Material) -> str:
+    raw, normal = (float(np.log(material.rounds[kind]).std()) for kind in ("raw", "normal"))
+    return (
+        "Every round in the order of the clock, divided by the median of its cell over all passes: above as measured "
+        f"(spread {raw:.1%}), below normalised by the reference kernels beside it (spread {normal:.1%}). Rounds beyond the "
+        "frame stand on its edge. What the machine told of itself meanwhile stands underneath; what it does not tell is left "
+        "out."
+    )
+
+
+@drawing("timeline", "The run in the order of the clock", _timeline_caption)
+def timeline(material: Material) -> Figure | None:
+    """Rounds, raw and normalised, over load, clock and memory."""
+    found = material.rounds
+    if found.empty:
+        return None
+    shown = [
+        (key, scale, label) for key, scale, label in _STATES if material.states.get(key, pd.Series()).notna().any()
+    ]
+    figure = _figure(10, 4.6 + 0.9 * len(shown))
+    panels = figure.subplots(2 + len(shown), 1, sharex=True, height_ratios=[2.3, 2.3, *[0.9] * len(shown)])
+    for axes, kind, label in zip(panels, ("raw", "normal"), ("as measured", "normalised"), strict=False):
+        for name, rows in found.groupby("impl"):
+            ratio = rows[kind].clip(0.71, 1.99)
+            axes.plot(
+                rows["minutes"],
+                ratio,
+                ".",
+                markersize=1.5,
+                alpha=0.4,
+                color=_colour(material, str(name)),
+                rasterized=True,
+            )
+        axes.set(yscale="log", ylim=(0.7, 2.02), ylabel=f"round / cell,\n{label}")
+        axes.set_yticks([0.7, 1, 1.4, 2], ["0.7", "1", "1.4", "2"])
+        axes.minorticks_off()
+    for axes, (key, scale, label) in zip(panels[2:], shown, strict=True):
+        axes.plot(material.states["minutes"], scale * material.states[key], color="#444444", linewidth=0.9)
+        axes.set(ylabel=label, ylim=(0, None))
+    panels[-1].set_xlabel("minutes since the run began")
+    names = sorted(map(str, found["impl"].unique()))
+    marks = [Line2D([], [], linestyle="none", marker="o", color=_colour(material, name), label=name) for name in names]
+    figure.legend(handles=marks, loc="outside lower center", ncols=min(8, len(marks)))
+    return figure
+
+
+def _colour(material: Material, impl: str) -> str:
+    first = material.cells.loc[material.cells["impl"] == impl, "series"].iloc[0]
+    return str(material.style(str(first))["color"])

@@ -41,6 +41,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "depth": int,
     "operations": dict,
     "pass": int,
+    "started_at": (int, float),
+    "rounds_at_s": list,
+    "machine_state": dict,
 }
 _POSITIVE = ("n", "m", "depth", "threads", "pass")
 

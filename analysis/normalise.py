@@ -24,14 +24,14 @@ KERNELS = ("product", "objects")
 
 
 def normalise(entries: pd.DataFrame) -> pd.DataFrame:
-    """Add ``time_s`` and ``weight`` (w; NaN where no reference was timed and raw seconds stand in).
+    """Add ``time_s``, ``normal_logs`` (log of every round's normalised seconds) and ``weight`` (w; NaN where no
+    reference was timed and raw seconds stand in).
 
-    ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)};
-    both columns are dropped.
+    ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)}.
     """
     usual = {device: _usual(rows) for device, rows in entries.groupby("device")}
     parts = [_cell(rows, usual[str(rows["device"].iloc[0])]) for _, rows in entries.groupby(IDENTITY, sort=False)]
-    return pd.concat(parts).sort_index().drop(columns=["seconds", "references"])
+    return pd.concat(parts).sort_index().drop(columns="references")
 
 
 def _usual(rows: pd.DataFrame) -> dict[str, float]:
@@ -47,13 +47,15 @@ def _usual(rows: pd.DataFrame) -> dict[str, float]:
 def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
     kernels = [kernel for kernel in KERNELS if all(kernel in reference for reference in rows["references"])]
     if not kernels:
-        return rows.assign(time_s=rows["raw_s"], weight=np.nan)
+        return rows.assign(time_s=rows["raw_s"], normal_logs=rows["seconds"].map(np.log), weight=np.nan)
     w = _share_of_ceiling(rows) if len(kernels) == 2 else 1.0
     logs = [
         _relative(seconds, reference, usual, w)
         for seconds, reference in zip(rows["seconds"], rows["references"], strict=True)
     ]
-    return rows.assign(time_s=[float(np.exp(np.median(log))) for log in logs], weight=w)
+    return rows.assign(
+        time_s=[float(np.exp(np.median(log))) for log in logs], normal_logs=pd.Series(logs, rows.index), weight=w
+    )
 
 
 def _share_of_ceiling(rows: pd.DataFrame) -> float:

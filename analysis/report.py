@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from analysis import cells as cell_table
-from analysis import figures, laws, load, verdicts
+from analysis import figures, laws, load, timeline, verdicts
 from analysis.claims import BAND
 from analysis.figures import Material
 from analysis.load import Run
@@ -50,8 +50,10 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     run = load.load(paths)
     cells = cell_table.table(run.entries)
     judged = verdicts.judge(run.entries, cells)
-    material = Material(cells, judged)
-    write_whole(out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False))
+    material = Material(cells, judged, timeline.rounds(run.entries), timeline.states(run.entries))
+    write_whole(
+        out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
+    )
     write_json(out / "fits.json", fits_document(run, judged))
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent)
@@ -91,8 +93,9 @@ def _render(figure: Figure, kind: str) -> bytes:
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
+    options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
     with mpl.rc_context(figures.STYLE):
-        figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata)
+        figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata, **options)
     return stream.getvalue()
 
 

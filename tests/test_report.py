@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from analysis import figures
 from analysis.report import write_report
 from backprop_files import UserError
 from tests import planted
@@ -61,7 +62,7 @@ def test_all_files_are_there(written: Path) -> None:
     names = {path.name for path in written.iterdir()}
     assert names == {"report.html", "report.md", "cells.csv", "fits.json", "figures"}
     figures = {path.name for path in (written / "figures").iterdir()}
-    keys = {"time", "exponents", "laws", "ceiling", "fastest", "phases", "decisive"}
+    keys = {"time", "exponents", "laws", "ceiling", "fastest", "phases", "decisive", "timeline"}
     assert figures == {f"{key}.{kind}" for key in keys for kind in ("svg", "png")}
     assert sum(path.stat().st_size for path in written.rglob("*") if path.is_file()) < 3 << 20
 
@@ -78,7 +79,7 @@ def test_the_page_is_self_contained_and_described(written: Path) -> None:
     links.feed(page)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in links.loads)
     assert "script" not in links.tags
-    assert len(links.alts) == 7
+    assert len(links.alts) == len(figures.DRAWINGS)
     assert all(len(alt) > 80 for alt in links.alts)
     assert "rows repeat" in page
     assert "killed by SIGKILL" in page
