@@ -365,7 +365,8 @@ def fastest(material: Material) -> Figure | None:
     axes.pcolormesh(
         n, width, best, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, alpha=0.45, shading="nearest", rasterized=True
     )
-    won = measured.loc[measured.groupby(["layers", "n", "activation"])["time_s"].idxmin()]
+    points = measured.groupby(["layers", "n", "activation"])["time_s"]
+    won = measured.loc[points.idxmin()[points.size() > 1]]  # alone, nobody is fastest
     for (name, tie), rows in won.assign(tie=_ties(measured, won)).groupby(["series", "tie"]):
         style = material.style(str(name))
         fill = {"markerfacecolor": "white", "markeredgewidth": 2} if tie else {"markeredgecolor": "white"}

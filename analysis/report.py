@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,7 +97,15 @@ def _render(figure: Figure, kind: str) -> bytes:
     options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
     with mpl.rc_context(figures.STYLE):
         figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata, **options)
-    return stream.getvalue()
+    return _steady_names(stream.getvalue()) if kind == "svg" else stream.getvalue()
+
+
+def _steady_names(svg: bytes) -> bytes:
+    """Clip paths named in their order: matplotlib names some by where they lay in memory."""
+    found = list(dict.fromkeys(re.findall(rb"p[0-9a-f]{10}(?=[\")])", svg)))
+    for i, name in enumerate(found):
+        svg = svg.replace(name, b"clip%d" % i)
+    return svg
 
 
 # --- fits.json ------------------------------------------------------------------------------------------------------
