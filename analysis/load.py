@@ -73,9 +73,12 @@ def load(paths: Sequence[Path]) -> Run:
     """
     documents: list[tuple[Path, dict[str, Any]]] = []
     notes: list[str] = []
+    firsts = []
     for path in paths:
-        documents += _documents(Path(path), notes)
-    _same_machine(documents)
+        found = _documents(Path(path), notes)
+        firsts.append(found[0])
+        documents += found
+    _same_machine(firsts)  # within a run directory they may differ where the run was resumed, which it then says
     rows = _once(row for path, document in documents for row in _rows(path, document))
     if not rows:
         raise UserError(f"{_name(paths)}: no benchmark in it; run 'backprop-bench run' first")

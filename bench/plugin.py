@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class Sweep:
         self.refusal: str | None = None
         self._config = config
         finished = store.finished() if store else set()
+        if store:
+            recorder.notes += store.seam(json.loads(json.dumps(machine.facts())))
         self._cells: dict[str, tuple[Job, Cell]] = {}
         for job in recorder.plan.jobs:
             for cell in job.cells:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ class Store:
             for entry in (_read(path) or {}).get("benchmarks", [])
             if isinstance(entry.get("params"), dict) and "cell" in entry["params"]
         }
+
+    def seam(self, facts: dict[str, Any]) -> list[str]:
+        """What to say of a run that goes on here: when, after how many cells, and which machine facts changed."""
+        documents = [document for document in map(_read, self.paths()) if document]
+        if not documents:
+            return []
+        count = sum(len(document.get("benchmarks", [])) for document in documents)
+        before = documents[-1].get("machine_info") or {}
+        changed = [
+            f"{key} was {before[key]!r}, is {facts[key]!r}"
+            for key in facts
+            if key in before and before[key] != facts[key]
+        ]
+        told = f"resumed on {time.strftime('%Y-%m-%d %H:%M:%S')} after {count} cells"
+        return [told + ("; since then " + "; ".join(changed) if changed else "; the machine had not changed")]
 
     def paths(self) -> list[Path]:
         """All data files, gathered ones first."""

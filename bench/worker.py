@@ -78,6 +78,7 @@ class Worker:
 
         self.measure_ceilings = ceilings.measure
         self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
+        self.synchronizes = False  # until it was seen to
         self.reference = reference_kernel.make(
             self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
         )
@@ -110,6 +111,7 @@ class Worker:
             first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
         expected.check_loss(instance.loss_value())
         expected.check_step(instance.parameters())
+        self._check_synchronize(problem)
         results = self._time(instance, request["phases"], request["seconds"])
         _check_finite(instance)
         if not gc.get_freeze_count():
@@ -132,7 +134,20 @@ class Worker:
                 if set(PHASES) <= set(self.entry.phases):
                     conformance.check_phases(self._prepare(problem), expected)
                 conformance.check_step(self._prepare(problem), expected)
+        self._check_synchronize(problem)
         return {}
+
+    def _check_synchronize(self, problem: Any) -> None:
+        """Once a process, on an instance of its own, since it takes steps."""
+        from bench import sync_check
+        from impls.conformance import Mismatch
+
+        if self.synchronizes:
+            return
+        share = sync_check.left_over(self._prepare(problem))
+        if share > sync_check.LEFT_OVER:
+            raise Mismatch(f"synchronize returned before the work was done: {share:.0%} of it was left")
+        self.synchronizes = True
 
     def _prepare(self, problem: Any) -> Any:
         return self.entry.prepare(problem, self.device, self.dtype, self.threads)

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from analysis import load
 from backprop_files import CELL_KEYS
 from tests import planted
 
@@ -70,7 +72,12 @@ def test_an_output_directory_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("WrongGradients", ("step", "reference")), ("Raises", ("ValueError: no such kernel",))]
+    ("name", "words"),
+    [
+        ("WrongGradients", ("step", "reference")),
+        ("Raises", ("ValueError: no such kernel",)),
+        ("ReturnsEarly", ("synchronize returned before the work was done",)),
+    ],
 )
 def test_own_implementations_that_are_wrong_are_not_timed(name: str, words: tuple[str, ...], tmp_path: Path) -> None:
     done = call("run", *TINY, "--impl", f"{OWN / 'bad.py'}:{name}", "--out", str(tmp_path / "out"))
@@ -111,14 +118,10 @@ def test_a_worker_that_is_killed_fails_alone(tmp_path: Path) -> None:
 def start(out: Path) -> subprocess.Popen[str]:
     """A run in the background, once it has finished a few cells."""
     command = [sys.executable, "-m", "backprop_bench", "run", *TINY[:2], "--impls", "numpy", "--out", str(out)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell's background job ignores Ctrl-C and so would all its children: what is tested is a run in front
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    # a shell's background job ignores Ctrl-C, and so would its children: what is tested is a run in front
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     for _ in range(1200):
         if len(list(out.glob("data/cells/*.json"))) >= 5:
             return process
@@ -154,6 +157,41 @@ def test_a_parent_killed_outright_loses_no_finished_cell(tmp_path: Path) -> None
     done = call("run", *TINY[:2], "--impls", "numpy", "--out", str(out), "--resume")
     assert done.returncode == 0, done.stderr
     assert finished < {e["params"]["cell"] for e in entries(out)}
+
+
+def test_twenty_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "backprop_bench",
+        "run",
+        "--profile",
+        "smoke",
+        "--impls",
+        "numpy,numpy-loop,python",
+    ]
+    command += ["--passes", "12", "--budget", "1000", "--out", str(out)]
+    rng = Random(3)
+    finished: dict[str, list[float]] = {}
+    for _ in range(20):
+        process = subprocess.Popen(
+            [*command, *["--resume"] * (out / "run.json").exists()],
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(1.5, 4.0))
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        found = {e["params"]["cell"]: e["stats"]["data"] for e in entries(out)}  # every file is whole JSON
+        assert {name: found.get(name) for name in finished} == finished
+        finished = found
+        if finished:
+            assert len(load.load([out]).entries) == len(finished)
+    assert len(finished) > 50
+    (note, *_) = [note for note in load.load([out]).notes if note.startswith("resumed on")]
+    assert "the machine had not changed" in note
 
 
 def test_two_runs_in_one_directory(tmp_path: Path) -> None:
