@@ -42,6 +42,10 @@ def run(
     phases: Annotated[str, typer.Option(help="of step,forward,loss,backward,update (default: all)")] = "",
     passes: Annotated[int, typer.Option(help="fresh processes per implementation (default: the profile's)")] = 0,
     budget: Annotated[float | None, typer.Option(help="seconds for all measuring (default: the profile's)")] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="further passes until intervals are so narrow, 0.02 is ±2 %, or the budget is spent"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of problems, joint design and order")] = 0,
     out: Annotated[Path | None, typer.Option(help="run directory (default: reports/<profile>-<time>)")] = None,
     resume: Annotated[bool, typer.Option(help="finish the run in --out")] = False,
@@ -63,6 +67,7 @@ def run(
         data=data,
         passes=passes,
         budget_s=budget,
+        precision=precision,
     )
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")

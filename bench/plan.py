@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from random import Random
@@ -22,6 +23,8 @@ from impls.registry import Entry
 ALL_PHASES = ("step", *PHASES)
 #: Share of the free memory that a cell may be estimated to need.
 MEMORY_SHARE = 0.8
+#: Further passes at most, where a precision is asked for.
+MOST_EXTRA_PASSES = 12
 #: However short the budget, a cell is measured this long, or not at all.
 LEAST_S = 0.01
 
@@ -41,6 +44,7 @@ class Settings:
     data: str = "synthetic"
     passes: int = 0  # 0: the profile's
     budget_s: float | None = None  # None: the profile's
+    precision: float | None = None  # further passes, until every cell's interval is so narrow or the budget is spent
     kernels: tuple[str, ...] = reference_kernel.USUAL
 
 
@@ -71,7 +75,7 @@ class Plan:
     settings: Settings
     profile: Profile
     passes: int
-    jobs: list[Job]
+    jobs: list[Job]  # those beyond `passes` only where the precision asked for is not reached
     left_out: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
 
@@ -90,6 +94,7 @@ class Plan:
             "passes": self.passes,
             "seed": settings.seed,
             "budget_s": self.budget_s,
+            "precision": settings.precision,
         }
 
     @property
@@ -109,7 +114,8 @@ def make(settings: Settings) -> Plan:
         setting = _setting(entry, settings, left_out)
         if setting:
             ready.append((setting, list(_jobs(setting, settings, profile, left_out))))
-    jobs = [job for number in range(1, passes + 1) for job in _shuffled(ready, number, settings.seed)]
+    numbers = range(1, passes + 1 + (MOST_EXTRA_PASSES if settings.precision else 0))
+    jobs = [job for number in numbers for job in _shuffled(ready, number, settings.seed)]
     if not jobs:
         reasons = "; ".join(dict.fromkeys(str(row["reason"]) for row in left_out)) or "nothing matches"
         raise UserError(f"no cell is selected: {reasons}")
@@ -135,6 +141,8 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--passes {settings.passes}: give 1 or more")
     if settings.budget_s is not None and not settings.budget_s > 0:
         raise UserError(f"--budget {settings.budget_s:g}: give a positive number of seconds")
+    if settings.precision is not None and not 0 < settings.precision < 1:
+        raise UserError(f"--precision {settings.precision:g}: give a share of the time, such as 0.02")
     if settings.seed < 0:
         raise UserError(f"seed {settings.seed}: give 0 or more")
     _check_device(settings.device)
@@ -248,7 +256,7 @@ class Budget:
         self.cell_s = plan.profile.cell_s
         started = time.monotonic() if now is None else now
         self.deadline = None if plan.budget_s is None else started + plan.budget_s
-        self.remaining = list(plan.jobs)
+        self.remaining = [job for job in plan.jobs if job.pass_number <= plan.passes]
         self.given_up: set[int] = set()  # id of a job
         self._learned: dict[tuple[str, str], float] = {}
         self._startup: dict[str, float] = {}
@@ -275,6 +283,23 @@ class Budget:
         if id(job) in self.given_up:
             return None
         return min(self.cell_s, max(LEAST_S, (left - needed) / max(loops, 1)))
+
+    def needed_for_one_pass(self) -> float:
+        """Seconds that one pass takes at the least."""
+        jobs = [job for job in self.remaining if job.pass_number == 1]
+        return sum(map(self._overhead, jobs)) + self._starts(jobs) + 2.0 + sum(map(_loops, jobs)) * LEAST_S
+
+    def affordable(self, jobs: Sequence[Job], now: float) -> list[Job]:
+        """The first of ``jobs`` that there is time left for, measured as long as the profile says."""
+        left = math.inf if self.deadline is None else self.deadline - now
+        kept: list[Job] = []
+        for job in jobs:
+            fresh = job.setting.label not in {other.setting.label for other in kept}
+            left -= self._overhead(job) + _loops(job) * self.cell_s + fresh * self._startup.get(job.setting.label, 2.0)
+            if left < 0:
+                break
+            kept.append(job)
+        return kept
 
     def spent(self, job: Job, wall_s: float, first_calls_s: float, seconds: float) -> None:
         """Learn what a job took beside its timed seconds and its compilation, which later passes find done."""

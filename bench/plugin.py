@@ -15,7 +15,7 @@ from bench import machine, plan, reference_kernel
 from bench.cells import Cell
 from bench.plan import Job, Settings
 from bench.process import CellFailed, WorkerFailed
-from bench.recorder import LeftOut, Measured, Recorder
+from bench.recorder import Enough, LeftOut, Measured, Recorder
 from bench.store import Store
 
 SWEEP_FILE = Path(__file__).with_name("test_sweep.py")
@@ -65,6 +65,8 @@ class Sweep:
         job, cell = self._cells[name]
         try:
             measured: Measured = self.recorder.measure(job, cell)
+        except Enough:
+            pytest.skip("precise enough, or others need the time more")
         except LeftOut as reason:
             pytest.skip(str(reason))
         except (CellFailed, WorkerFailed) as error:
@@ -152,6 +154,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--budget", type=float, default=None, help="seconds for the whole sweep (default: the profile's)")
     group.addoption(
+        "--precision",
+        type=float,
+        default=None,
+        help="further passes until 95 %% intervals are so narrow: 0.02 is ±2 %%",
+    )
+    group.addoption(
         "--kernels", type=_names, default=reference_kernel.USUAL, help="reference kernels to time beside the rounds"
     )
     group.addoption("--run-dir", default="", help="put every finished cell on disk there, and leave out those it has")
@@ -172,6 +180,7 @@ def settings_of(config: pytest.Config) -> Settings:
         data=option("data"),
         passes=option("passes"),
         budget_s=option("budget"),
+        precision=option("precision"),
         kernels=option("kernels"),
     )
 

@@ -15,7 +15,12 @@ from backprop_files import SCHEMA_VERSION, UserError
 from bench import machine, process
 from bench.cells import Cell, Setting, facts
 from bench.plan import Budget, Job, Plan
+from bench.precision import Precision
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
+
+
+class Enough(Exception):
+    """The cell is as precise as was asked for, or others need the time more."""
 
 
 class LeftOut(Exception):
@@ -53,6 +58,8 @@ class Recorder:
         self._hold: dict[str, Any] = {}
         self._state: dict[str, Any] = {}
         self._budget: Budget | None = None
+        self._precision = Precision()
+        self._chosen: tuple[int, set[tuple[str, str]]] = (0, set())  # of a further pass: its number, and its jobs
 
     def open(self) -> None:
         """Move the harness off the cores that measure, and check the user's own implementations."""
@@ -63,6 +70,12 @@ class Recorder:
             if setting.entry.summary == "your own":
                 self._check_own(setting)
         self._budget = Budget(self.plan)
+        needed = self._budget.needed_for_one_pass()
+        if self.plan.budget_s is not None and needed > self.plan.budget_s:
+            self.notes.append(
+                f"a budget of {self.plan.budget_s:g} s is too small for one pass, which needs about {needed:.0f} s: "
+                "the largest cells are left out"
+            )
 
     def close(self) -> None:
         """End the worker, drop compiled code."""
@@ -74,7 +87,7 @@ class Recorder:
     def measure(self, job: Job, cell: Cell) -> Measured:
         """Rounds of one cell.  The phases of a job are measured together at the first of them.
 
-        Raises LeftOut, CellFailed or WorkerFailed.
+        Raises Enough, LeftOut, CellFailed or WorkerFailed.
         """
         if self._done is None or self._done[0] is not job:
             self._done = None
@@ -89,6 +102,8 @@ class Recorder:
         self.watch(job)
         try:
             return self._ask(job)
+        except Enough as error:
+            return dict.fromkeys(job.phases, error)
         except (LeftOut, CellFailed, WorkerFailed) as error:
             row = {
                 "impl": job.setting.entry.name,
@@ -101,9 +116,7 @@ class Recorder:
 
     def _ask(self, job: Job) -> dict[str, Any]:
         assert self._budget is not None
-        seconds = self._budget.seconds_for(job, time.monotonic())
-        if seconds is None:
-            raise LeftOut("the time budget was spent on smaller cells")
+        seconds = self._seconds_for(job)
         worker = self._worker_for(job)
         network = job.point.network
         start = time.monotonic()
@@ -126,9 +139,32 @@ class Recorder:
         phases: dict[str, Any] = answer["phases"]
         first_calls = sum(result["first_call_s"] for result in phases.values())
         wall_s = time.monotonic() - start
+        self._precision.learn(job, phases)
         self._budget.spent(job, wall_s, first_calls, seconds)
         self._state = {"wall_s": wall_s / len(phases), "machine_state": machine.state(self._cpus)}
         return phases
+
+    def _seconds_for(self, job: Job) -> float:
+        """Seconds to time each loop of a job.  Raises LeftOut or Enough."""
+        assert self._budget is not None
+        if job.pass_number > self.plan.passes:
+            if job.key not in self._chosen_in(job.pass_number):
+                raise Enough
+            return self._budget.cell_s
+        seconds = self._budget.seconds_for(job, time.monotonic())
+        if seconds is None:
+            raise LeftOut("the time budget was spent on smaller cells")
+        return seconds
+
+    def _chosen_in(self, number: int) -> set[tuple[str, str]]:
+        """The jobs of a further pass: those wider than asked for, widest first, as far as the time reaches."""
+        assert self._budget is not None
+        if self._chosen[0] != number:
+            jobs = {job.key: job for job in self.plan.jobs if job.pass_number == number}
+            wide = self._precision.widest(list(jobs), self.plan.settings.precision or 0.0)
+            chosen = self._budget.affordable([jobs[key] for key in wide], time.monotonic())
+            self._chosen = number, {job.key for job in chosen}
+        return self._chosen[1]
 
     def _worker_for(self, job: Job) -> WorkerProcess:
         """The worker of this pass and implementation; a fresh process if the last one was another's."""

@@ -101,13 +101,15 @@ def _arguments(settings: Settings, out: Path) -> list[str]:
         arguments += ["--impl", target]
     if settings.budget_s is not None:
         arguments += ["--budget", str(settings.budget_s)]
+    if settings.precision is not None:
+        arguments += ["--precision", str(settings.precision)]
     return arguments
 
 
 def _claim(settings: Settings, out: Path, resume: bool) -> None:
     """Refuse a directory that holds another run; remember these settings in a fresh one."""
     record = out / "run.json"
-    asked = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k != "budget_s"}))
+    asked = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k not in ("budget_s", "precision")}))
     if resume:
         try:
             before = json.loads(record.read_text())
