@@ -6,7 +6,6 @@ import math
 import time
 
 import numpy as np
-import pytest
 
 from bench import plan
 from bench.plan import Budget, Job, Settings
