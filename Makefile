@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers gpu example clean
+.PHONY: venv report test lint smoke peers repeatability kernels gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -34,6 +34,17 @@ smoke: venv  ## the main job in its smallest size
 
 peers: venv  ## speed beside other libraries, ratios from one run
 	$(BIN)/python -m bench.peers
+
+repeatability: venv  ## how well cells repeat in 20 fresh processes each, raw and normalised
+	rm -rf reports/repeatability
+	$(BIN)/backprop-bench run --profile smoke --phases step --passes 20 --budget 900 --out reports/repeatability
+	$(BIN)/python -m analysis.repeatability reports/repeatability
+
+kernels: venv  ## which reference kernel makes cells repeat best; refreshes the figure of docs/measuring.md
+	rm -rf reports/kernels
+	$(BIN)/pytest -q --benchmark-only --benchmark-quiet --profile smoke --phases step --passes 20 --budget 900 \
+		--impls numpy,torch,jax,sklearn --kernels product,objects,interpreter,calls,elementwise,copy --run-dir reports/kernels
+	$(BIN)/python -m analysis.repeatability reports/kernels --kernels docs/measuring.png
 
 # For a machine with a GPU and no network: needs numpy, scipy, torch, jax, pytest, pytest-benchmark, typer, rich and
 # threadpoolctl in $(GPU_PYTHON); drawing happens elsewhere, from the files.

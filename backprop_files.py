@@ -54,6 +54,7 @@ CELL_KEYS = (
     "settled",  # false: warm-up never became steady
     "dropped_rounds",  # rounds thrown away because the clock jumped
     "started_at",  # seconds since the epoch, when measuring began
+    "iterations",  # steps in each round
     "rounds_at_s",  # when each round began, from started_at
     "call_floor_s",  # the smallest call into the library, measured in the same process
     "wall_s",  # what the cell took in all, preparation and check included

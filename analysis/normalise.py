@@ -31,7 +31,7 @@ def normalise(entries: pd.DataFrame) -> pd.DataFrame:
     """
     usual = {device: _usual(rows) for device, rows in entries.groupby("device")}
     parts = [_cell(rows, usual[str(rows["device"].iloc[0])]) for _, rows in entries.groupby(IDENTITY, sort=False)]
-    return pd.concat(parts).sort_index().drop(columns="references")
+    return pd.concat(parts).sort_index()
 
 
 def _usual(rows: pd.DataFrame) -> dict[str, float]:

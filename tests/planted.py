@@ -115,6 +115,7 @@ def _entry(facts: dict[str, Any], number: int, seconds: np.ndarray, speed: np.nd
             "settled": True,
             "dropped_rounds": 0,
             "started_at": 1.7e9,
+            "iterations": 1,
             "rounds_at_s": [0.004 * i for i in range(len(seconds))],
             "call_floor_s": 1e-7,
             "wall_s": 0.1,
