@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -131,6 +132,9 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] =
 @app.command()
 def doctor(
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="an A/A test of about a minute: the smallest change seen")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
     """Machine facts, threads as every library sees them, noise, and what would spoil a run."""
@@ -138,6 +142,9 @@ def doctor(
     from bench.process import check_threads
 
     check_threads(threads)
+    if noise:
+        _tell_noise(threads, as_json)
+        return
     found = examiner.examine(threads)
     if as_json:
         print(json.dumps(found, indent=1, default=str))
@@ -158,6 +165,23 @@ def doctor(
         console.print(f"[yellow]warning:[/yellow] {warning}")
     if not found["warnings"]:
         console.print("[green]nothing found that would spoil a run[/green]")
+
+
+def _tell_noise(threads: int, as_json: bool) -> None:
+    from bench import noise
+
+    found = noise.test(60.0, threads)
+    if as_json:
+        print(json.dumps([asdict(row) for row in found], indent=1))
+        return
+    columns = [f"smallest change, {k} passes each" for k in noise.SIDES]
+    table = Table("cell", "time", "CV between processes", *columns, box=None, pad_edge=False)
+    for row in found:
+        table.add_row(
+            row.cell, row.kind, f"{row.deviation:.1%}", *(f"{row.smallest_change[k]:.1%}" for k in noise.SIDES)
+        )
+    console.print(table)
+    console.print(f"{found[0].processes} fresh processes of {noise.IMPLEMENTATION}; changes told apart at 95 %")
 
 
 def main() -> None:

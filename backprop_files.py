@@ -49,6 +49,7 @@ CELL_KEYS = (
     "seed",
     "first_call_s",
     "peak_bytes",
+    "estimated_bytes",  # the estimate made beforehand, by which cells are left out
     "ceiling_flops",  # matrix-product rate measured in the same process
     "bandwidth_bytes_per_s",  # memory bandwidth measured in the same process
     "settled",  # false: warm-up never became steady

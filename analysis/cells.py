@@ -32,6 +32,7 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
     cells["dropped_rounds"] = grouped["dropped_rounds"].sum()
     cells["first_call_s"] = grouped["first_call_s"].max()  # later passes find compiled code
     cells["peak_bytes"] = grouped["peak_bytes"].max()
+    cells["estimated_bytes"] = grouped["estimated_bytes"].first()
     cells = _with_series(cells.reset_index())
     ceiling = ceilings(entries)
     keys = pd.MultiIndex.from_frame(cells[["device", "dtype"]])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from analysis import figures, load
 from analysis.normalise import IDENTITY
+from backprop_files import UserError
 
 #: Steps shorter than the first are small cells, longer than the second large ones (seconds).
 SIZES = (1e-4, 4e-4)
@@ -39,6 +41,12 @@ def harness_share(entries: pd.DataFrame) -> float:
     measured = entries["iterations"] * entries["seconds"].map(np.sum)
     first = entries.groupby(["impl", "pass"])["started_at"].transform("min") == entries["started_at"]
     return float((entries["wall_s"][~first].sum() - measured[~first].sum()) / measured[~first].sum())
+
+
+def memory_share(entries: pd.DataFrame, largest: int = 10) -> float:
+    """Most that one of the largest cells took of the memory estimated beforehand; NaN where nothing tells."""
+    big = entries.sort_values("estimated_bytes").tail(largest)
+    return float((pd.to_numeric(big["peak_bytes"]) / big["estimated_bytes"]).max())
 
 
 def size(seconds: float) -> str:
@@ -117,7 +125,11 @@ def main(
     for impl, rows in cells.groupby("impl"):
         print(f"| {impl}, median | | {rows['raw'].median():.1%} | {rows['normal'].median():.1%} |")
     print(f"\nThe harness adds {harness_share(entries):.0%} to the time measured, reference kernels included.")
+    print(f"The largest cells took at most {memory_share(entries):.0%} of the memory estimated for them.")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -80,5 +80,6 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
         "width": network.width,
         "depth": network.depth,
         "operations": counts.operations(network, point.n),
+        "estimated_bytes": counts.bytes_estimate(network, point.n, 8 if setting.dtype == "float64" else 4),
         "seed": seed,
     }

@@ -76,12 +76,20 @@ class Sweep:
         replay.load(measured.seconds)
         benchmark.pedantic(_nothing, rounds=len(measured.seconds), iterations=1, warmup_rounds=0)
         if self.store and benchmark.stats:
-            self.store.keep(name, self._json([benchmark.stats]))
+            try:
+                self.store.keep(name, self._json([benchmark.stats]))
+            except UserError as error:  # a full disk: what is finished stays, and there is no sense in measuring more
+                self.refusal = str(error)
+                pytest.exit(self.refusal, returncode=2)
 
     def settle(self) -> None:
         """Gather finished cells into one file for each implementation and pass."""
-        if self.store:
+        if not self.store:
+            return
+        try:
             self.store.merge(self.extra())
+        except UserError as error:  # loose cells stay as they are, readers take them too
+            self.refusal = self.refusal or str(error)
 
     def extra(self) -> dict[str, Any]:
         """Our top-level object of the JSON."""
