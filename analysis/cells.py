@@ -19,13 +19,16 @@ _CONSTANT = [
 
 def table(entries: pd.DataFrame) -> pd.DataFrame:
     """Join passes.  Adds ``time_s`` (geometric mean over passes, normalised), ``ci_low_s``, ``ci_high_s``,
-    ``precision`` (half-width / time), ``raw_s``, ``passes``, ``rounds``, ``settled``, ``share_of_ceiling``.
+    ``precision`` (half-width / time), ``raw_s``, ``between_cv`` and ``raw_between_cv`` (CV between passes), ``passes``,
+    ``rounds``, ``settled``, ``share_of_ceiling``.
     """
     grouped = entries.groupby(IDENTITY, sort=False)
     cells = grouped[_CONSTANT].first()
     cells = cells.join(_intervals(grouped["time_s"]))
     cells["precision"] = (cells["ci_high_s"] - cells["ci_low_s"]) / 2 / cells["time_s"]
     cells["raw_s"] = grouped["raw_s"].agg(lambda times: float(np.exp(np.log(times).mean())))
+    cells["between_cv"] = grouped["time_s"].agg(lambda times: np.log(times).std())  # between passes; NaN for one
+    cells["raw_between_cv"] = grouped["raw_s"].agg(lambda times: np.log(times).std())
     cells["passes"] = grouped["pass"].nunique()
     cells["rounds"] = grouped["rounds"].sum()
     cells["settled"] = grouped["settled"].all()
