@@ -533,10 +533,12 @@ _STATES = (
 
 
 def _timeline_caption(material: Material) -> str:
-    raw, normal = (float(np.log(material.rounds[kind]).std()) for kind in ("raw", "normal"))
+    raw, normal = (
+        float(np.diff(np.quantile(material.rounds[kind], [0.16, 0.84]))[0] / 2) for kind in ("raw", "normal")
+    )
     return (
         "Every round in the order of the clock, divided by the median of its cell over all passes: above as measured "
-        f"(spread {raw:.1%}), below normalised by the reference kernels beside it (spread {normal:.1%}). Rounds beyond the "
+        f"(two in three within ±{raw:.1%}), below normalised by the reference kernels beside it (±{normal:.1%}). Rounds beyond the "
         "frame stand on its edge. What the machine told of itself meanwhile stands underneath; what it does not tell is left "
         "out."
     )

@@ -16,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from analysis import cells as cell_table
 from analysis import figures, laws, load, timeline, verdicts
@@ -25,7 +26,9 @@ from analysis.load import Run
 from analysis.verdicts import Verdict
 from backprop_files import SCHEMA_VERSION, write_json, write_whole
 
-PNG_DPI = 110
+#: Dots per inch of PNGs, and of what lies as a picture within an SVG.
+PNG_DPI, SVG_DPI = 110, 90
+PNG_COLOURS = 160
 
 
 @dataclass(frozen=True)
@@ -93,17 +96,23 @@ def _draw(material: Material, folder: Path) -> tuple[list[Picture], list[str]]:
 def _render(figure: Figure, kind: str) -> bytes:
     FigureCanvasAgg(figure)
     stream = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
-    options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
     with mpl.rc_context(figures.STYLE):
-        figure.savefig(stream, format=kind, dpi=PNG_DPI, metadata=metadata, **options)
-    return _steady_names(stream.getvalue()) if kind == "svg" else stream.getvalue()
+        if kind == "svg":
+            figure.savefig(stream, format="svg", dpi=SVG_DPI, metadata={"Date": None})
+            return _small_and_steady(stream.getvalue())
+        figure.savefig(stream, format="png", dpi=PNG_DPI)
+    small = io.BytesIO()
+    Image.open(stream).convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
-def _steady_names(svg: bytes) -> bytes:
-    """Clip paths named in their order: matplotlib names some by where they lay in memory."""
-    found = list(dict.fromkeys(re.findall(rb"p[0-9a-f]{10}(?=[\")])", svg)))
-    for i, name in enumerate(found):
+def _small_and_steady(svg: bytes) -> bytes:
+    """Coordinates to a hundredth of a point, and clip paths named in their order: matplotlib writes a millionth, and
+    names some by where they lay in memory.
+    """
+    svg = re.sub(rb'(?<= d=")[^"]*', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), svg)
+    svg = re.sub(rb'(?<= [xy]=")([\d-]+\.\d\d)\d+', rb"\1", svg)
+    for i, name in enumerate(dict.fromkeys(re.findall(rb"p[0-9a-f]{10}(?=[\")])", svg))):
         svg = svg.replace(name, b"clip%d" % i)
     return svg
 
