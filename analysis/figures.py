@@ -538,9 +538,8 @@ def _timeline_caption(material: Material) -> str:
     )
     return (
         "Every round in the order of the clock, divided by the median of its cell over all passes: above as measured "
-        f"(two in three within ±{raw:.1%}), below normalised by the reference kernels beside it (±{normal:.1%}). Rounds beyond the "
-        "frame stand on its edge. What the machine told of itself meanwhile stands underneath; what it does not tell is left "
-        "out."
+        f"(two in three within ±{raw:.1%}), below normalised by the reference kernels beside it (±{normal:.1%}). Rounds "
+        "beyond the frame stand on its edge. What the machine told of itself meanwhile stands underneath."
     )
 
 
