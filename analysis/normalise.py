@@ -8,8 +8,11 @@ since cells that compute follow the one and cells of overhead the other: a busy 
 objects by half and a product hardly at all.  w is the share of the matrix-product ceiling that the cell reaches, that
 is the share of its time in which the arithmetic units are full; it is known beforehand and not chosen by how well
 passes agree, which is what the intervals are made from.  (Chosen by the smallest spread within passes, as a first version
-did, w was mostly noise: passes then differed by 8 % in the median, and by 5 % with the share.)  The normalised time is
-median(round / r) × the run's median of r, so that it still reads as seconds.
+did, w was mostly noise: passes then differed by 8 % in the median, and by 5 % with the share.)
+
+What disturbs is one-sided, so quiet rounds are compared with quiet references: the normalised time is
+q(rounds) / q(product)^w / q(objects)^(1 - w) × the run's median of r, with q the lower decile over a pass's rounds, and
+still reads as seconds.  (docs/measuring.md compares q with other quantiles and with the median of ratios.)
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import pandas as pd
 IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
 KERNELS = ("product", "objects")
+#: Rounds of a pass are told by this quantile, and so are their references.
+QUIET = 0.1
 
 
 def normalise(entries: pd.DataFrame) -> pd.DataFrame:
@@ -54,8 +59,17 @@ def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
         for seconds, reference in zip(rows["seconds"], rows["references"], strict=True)
     ]
     return rows.assign(
-        time_s=[float(np.exp(np.median(log))) for log in logs], normal_logs=pd.Series(logs, rows.index), weight=w
+        time_s=[
+            float(np.exp(_relative(_quiet(seconds), {k: _quiet(v) for k, v in reference.items()}, usual, w)[0]))
+            for seconds, reference in zip(rows["seconds"], rows["references"], strict=True)
+        ],
+        normal_logs=pd.Series(logs, rows.index),
+        weight=w,
     )
+
+
+def _quiet(times: np.ndarray) -> np.ndarray:
+    return np.atleast_1d(np.quantile(times, QUIET))
 
 
 def _share_of_ceiling(rows: pd.DataFrame) -> float:

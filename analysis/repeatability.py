@@ -74,8 +74,9 @@ def by_kernel(entries: pd.DataFrame, distance: int = 0) -> pd.DataFrame:
 def _log_time(
     seconds: np.ndarray, references: dict[str, np.ndarray], kernel: str, weight: float, distance: int
 ) -> float:
-    reference = weight * np.log(references["product"]) + (1 - weight) * np.log(references[kernel])
-    return float(np.median(np.log(seconds) - np.roll(reference, -distance)))
+    shares = {"product": weight, kernel: 1 - weight}
+    reference = sum(share * np.roll(np.log(references[name]), -distance) for name, share in shares.items())
+    return float(np.median(np.log(seconds) - reference))
 
 
 def comparison(entries: pd.DataFrame) -> pd.DataFrame:

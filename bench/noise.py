@@ -10,20 +10,22 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from random import Random
 
 from scipy import stats
 
-from bench.cells import Setting
+from bench import estimate, visits
+from bench.cells import Point, Setting, products
 from bench.process import WorkerProcess, keep_off, pick_cpus
-from impls import counts, registry
+from bench.visits import Task
+from impls import registry
 from impls.interface import Network
 
 IMPLEMENTATION = "numpy"
 POINTS = {
-    "small": (Network((64, 32, 32, 10)), 64),
-    "middle": (Network((64, 128, 128, 10)), 64),
-    "large": (Network((64, 256, 256, 10)), 1024),
+    "small": Point(Network((64, 32, 32, 10)), 64, ()),
+    "middle": Point(Network((64, 128, 128, 10)), 64, ()),
+    "large": Point(Network((64, 256, 256, 10)), 1024, ()),
 }
 #: Seconds each cell is measured in a process.
 CELL_S = 0.3
@@ -61,7 +63,7 @@ def test(seconds: float, threads: int) -> list[Noise]:
     processes = 0
     with tempfile.TemporaryDirectory() as folder:
         while processes < LEAST_PROCESSES or time.monotonic() < deadline:
-            for cell, (raw, normal) in _one_process(threads, cpus, Path(folder)).items():
+            for cell, (raw, normal) in _one_process(threads, cpus, Path(folder), processes).items():
                 logs[cell, "raw"].append(raw)
                 logs[cell, "normalised"].append(normal)
             processes += 1
@@ -73,27 +75,24 @@ def _noise(cell: str, kind: str, logs: list[float]) -> Noise:
     return Noise(cell, kind, len(logs), deviation, {k: smallest_change(deviation, k) for k in SIDES})
 
 
-def _one_process(threads: int, cpus: list[int], folder: Path) -> dict[str, tuple[float, float]]:
+def _one_process(threads: int, cpus: list[int], folder: Path, number: int) -> dict[str, tuple[float, float]]:
     """Log of the time of every cell, raw and over its reference, in one fresh process."""
     worker = WorkerProcess(
         Setting(registry.find(IMPLEMENTATION), "cpu", "float32", threads), cpus, None, folder / "log"
     )
+    tasks = {cell: Task(point, ("step",), CELL_S) for cell, point in POINTS.items()}
     try:
         ceiling = worker.start("synthetic", 0)["ceilings"]["ceiling_flops"]
-        return {cell: _cell(worker, network, n, ceiling) for cell, (network, n) in POINTS.items()}
+        visits.measure(worker, list(tasks.values()), Random(number))
     finally:
         worker.stop()
+    return {cell: _times(task, ceiling) for cell, task in tasks.items()}
 
 
-def _cell(worker: WorkerProcess, network: Network, n: int, ceiling: float) -> tuple[float, float]:
-    request: dict[str, Any] = {"op": "measure", "layers": network.layers, "activation": network.activation}
-    request |= {"loss": network.loss, "n": n, "phases": ["step"], "seconds": CELL_S}
-    rounds = worker.ask(request, 120)["phases"]["step"]
-    seconds = rounds["seconds"]
-    weight = min(1.0, counts.product_operations(network, n) / statistics.median(seconds) / ceiling)
-    reference = rounds["reference_s"]
-    normal = [
-        math.log(s) - weight * math.log(product) - (1 - weight) * math.log(objects)
-        for s, product, objects in zip(seconds, reference["product"], reference["objects"], strict=True)
-    ]
-    return math.log(statistics.median(seconds)), statistics.median(normal)
+def _times(task: Task, ceiling: float) -> tuple[float, float]:
+    if task.error:
+        raise task.error
+    rounds = task.results["step"]
+    share = estimate.weight(products(task.point, "step"), rounds["seconds"], ceiling)
+    raw = math.log(statistics.median(rounds["seconds"]))
+    return raw, estimate.log_time(rounds["seconds"], rounds["reference_s"], share)

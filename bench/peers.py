@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import geometric_mean, median
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,6 +23,8 @@ from bench import machine
 from bench.cells import Point, Setting
 from bench.plan import step_estimate_s
 from bench.process import WorkerProcess, keep_off, pick_cpus
+from bench.visits import Task
+from bench.visits import measure as measure_tasks
 from impls import counts, registry
 from impls.interface import Network
 
@@ -73,12 +75,12 @@ def _workers(names: list[str], seed: int) -> Iterator[dict[str, WorkerProcess]]:
         yield started
 
 
-def measure(names: list[str], visits: int, seconds: float, seed: int = 0) -> list[Visit]:
-    """Time one step of every row with every implementation, ``visits`` times, in turn."""
+def measure(names: list[str], turns: int, seconds: float, seed: int = 0) -> list[Visit]:
+    """Time one step of every row with every implementation, ``turns`` times, in turn."""
     order = Random(seed)
     taken: list[Visit] = []
     with _workers(names, seed) as workers:
-        for _ in range(visits):
+        for _ in range(turns):
             visit: Visit = {}
             for row in order.sample(ROWS, len(ROWS)):
                 times = {name: _step(workers[name], row, seconds) for name in order.sample(names, len(names))}
@@ -91,11 +93,11 @@ def measure(names: list[str], visits: int, seconds: float, seed: int = 0) -> lis
 
 
 def _step(worker: WorkerProcess, row: Row, seconds: float) -> float:
-    network = row.network
-    request: dict[str, Any] = {"op": "measure", "layers": network.layers, "activation": network.activation}
-    request |= {"loss": network.loss, "n": row.n, "phases": ["step"], "seconds": seconds}
-    rounds: dict[str, Any] = worker.ask(request, 300)["phases"]["step"]
-    return float(median(rounds["seconds"]))
+    task = Task(Point(row.network, row.n, ()), ("step",), seconds)
+    measure_tasks(worker, [task], Random(0))
+    if task.error:
+        raise task.error
+    return float(median(task.results["step"]["seconds"]))
 
 
 def _can_take_turns() -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from backprop_files import UserError
 from bench import machine, profiles, reference_kernel
-from bench.cells import Cell, Point, Setting
+from bench.cells import Cell, Point, Setting, bytes_estimate
 from bench.profiles import Profile
-from impls import counts, registry
+from impls import registry
 from impls.interface import PHASES
 from impls.names import nearest
 from impls.problem import DATA, DIGITS_ROWS
@@ -216,7 +216,7 @@ def _unfit(setting: Setting, point: Point, profile: Profile, memory: int) -> str
     incapable = setting.entry.cannot(point.network)
     if incapable:
         return incapable
-    needed = counts.bytes_estimate(point.network, point.n, 8 if setting.dtype == "float64" else 4)
+    needed = bytes_estimate(setting, point)
     if memory and setting.device == "cpu" and needed > MEMORY_SHARE * memory:
         return f"would need about {needed / 2**30:.1f} GiB, {memory / 2**30:.1f} GiB are free"
     step = step_estimate_s(setting, point)
@@ -283,6 +283,10 @@ class Budget:
         if id(job) in self.given_up:
             return None
         return min(self.cell_s, max(LEAST_S, (left - needed) / max(loops, 1)))
+
+    def end_of(self, job: Job, seconds: float, now: float) -> float:
+        """When ``job`` is done that begins now."""
+        return now + self._overhead(job) + _loops(job) * seconds
 
     def needed_for_one_pass(self) -> float:
         """Seconds that one pass takes at the least."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Sweep:
                 name = f"{cell.label} pass={job.pass_number}"
                 if name not in finished:
                     self._cells[name] = (job, cell)
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Tell the recorder which cells will be asked for: what is deselected is not measured."""
+        jobs = {id(job): job for job, _ in map(self._cells.__getitem__, names)}
+        self.recorder.expect(jobs.values())
 
     @property
     def names(self) -> list[str]:
@@ -205,6 +210,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def sweep(request: pytest.FixtureRequest) -> Iterator[Sweep]:
     """The session's sweep, its workers ended afterwards whatever happens."""
     found = sweep_of(request.config)
+    items = [item for item in request.session.items if item.path == SWEEP_FILE and isinstance(item, pytest.Function)]
+    found.expect(str(item.callspec.params["cell"]) for item in items)
     try:
         try:
             found.recorder.open()

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from bench import estimate
+from bench.cells import products
 from bench.plan import Job
 
 Key = tuple[str, str]
@@ -26,10 +28,12 @@ class Precision:
     def __init__(self) -> None:
         self._logs: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def learn(self, job: Job, phases: dict[str, Any]) -> None:
+    def learn(self, job: Job, phases: dict[str, Any], ceiling_flops: float) -> None:
         """Take in one pass of a job."""
         for phase, result in phases.items():
-            self._logs[job.key][phase].append(_log_time(result))
+            share = estimate.weight(products(job.point, phase), result["seconds"], ceiling_flops)
+            log_time = estimate.log_time(result["seconds"], result["reference_s"], share)
+            self._logs[job.key][phase].append(log_time)
 
     def half_width(self, key: Key) -> float:
         """Of the widest phase of a job; infinite where there is one pass or none."""
@@ -58,12 +62,3 @@ def _half_width(logs: list[float], prior: float) -> float:
     degrees = len(logs) - 1
     variance = (degrees * statistics.variance(logs) + PRIOR_DEGREES * prior) / (degrees + PRIOR_DEGREES)
     return T * math.sqrt(variance / len(logs))
-
-
-def _log_time(result: dict[str, Any]) -> float:
-    """Log of the median round over the geometric mean of its reference times."""
-    references = list(result["reference_s"].values())
-    return statistics.median(
-        math.log(seconds) - statistics.fmean(math.log(times[i]) for times in references)
-        for i, seconds in enumerate(result["seconds"])
-    )

@@ -6,17 +6,22 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from backprop_files import SCHEMA_VERSION, UserError
-from bench import machine, process
-from bench.cells import Cell, Setting, facts
+from bench import machine, process, visits
+from bench.cells import Cell, Setting, bytes_estimate, facts
 from bench.plan import Budget, Job, Plan
 from bench.precision import Precision
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
+from bench.visits import Task
+
+#: Jobs that are visited in turn: at most so many, in at most this share of the memory that is free.
+GROUP_JOBS, GROUP_MEMORY = 12, 0.25
 
 
 class Enough(Exception):
@@ -54,9 +59,9 @@ class Recorder:
         self._worker: WorkerProcess | None = None
         self._worker_key: tuple[int, str] | None = None
         self._dead: dict[tuple[int, str], str] = {}
-        self._done: tuple[Job, dict[str, Any]] | None = None
+        self._pending = list(self.plan.jobs)
+        self._done: dict[int, dict[str, Any]] = {}  # id of a job: answers by phase
         self._hold: dict[str, Any] = {}
-        self._state: dict[str, Any] = {}
         self._budget: Budget | None = None
         self._precision = Precision()
         self._chosen: tuple[int, set[tuple[str, str]]] = (0, set())  # of a further pass: its number, and its jobs
@@ -84,74 +89,103 @@ class Recorder:
             self._worker = None
         shutil.rmtree(self._scratch, ignore_errors=True)
 
+    def expect(self, jobs: Collection[Job]) -> None:
+        """Which of the plan's jobs will be asked for; those in reach of each other are measured together."""
+        wanted = {id(job) for job in jobs}
+        self._pending = [job for job in self.plan.jobs if id(job) in wanted]
+
     def measure(self, job: Job, cell: Cell) -> Measured:
-        """Rounds of one cell.  The phases of a job are measured together at the first of them.
+        """Rounds of one cell.  Jobs of one worker are measured in groups, at the first that is asked for.
 
         Raises Enough, LeftOut, CellFailed or WorkerFailed.
         """
-        if self._done is None or self._done[0] is not job:
-            self._done = None
-            self._done = (job, self._measure_job(job))
-        result = self._done[1][cell.phase]
+        if id(job) not in self._done:
+            self._done = {}
+            self._measure_group(job)
+        result = self._done[id(job)][cell.phase]
         if isinstance(result, Exception):
             raise result
         return self._measured(job, cell, result)
 
-    def _measure_job(self, job: Job) -> dict[str, Any]:
-        """Answers by phase; an exception in place of an answer is raised for every phase of the job."""
-        self.watch(job)
+    def _measure_group(self, first: Job) -> None:
+        """Answers by phase for a group of jobs; an exception in place of an answer is raised for every phase."""
+        tasks: dict[int, tuple[Job, Task]] = {}
+        for job, task in self._group(first):
+            if isinstance(task, Task):
+                tasks[id(job)] = job, task
+            else:
+                self._fail(job, task)
+        if not tasks:
+            return
+        jobs = [job for job, _ in tasks.values()]
+        asked = [task for _, task in tasks.values()]
         try:
-            return self._ask(job)
-        except Enough as error:
-            return dict.fromkeys(job.phases, error)
-        except (LeftOut, CellFailed, WorkerFailed) as error:
-            row = {
-                "impl": job.setting.entry.name,
-                "cell": job.point.label,
-                "pass": job.pass_number,
-                "reason": str(error),
-            }
-            (self.left_out if isinstance(error, LeftOut) else self.failed).append(row)
-            return dict.fromkeys(job.phases, error)
-
-    def _ask(self, job: Job) -> dict[str, Any]:
-        assert self._budget is not None
-        seconds = self._seconds_for(job)
-        worker = self._worker_for(job)
-        network = job.point.network
-        start = time.monotonic()
-        try:
-            answer = worker.ask(
-                {
-                    "op": "measure",
-                    "layers": network.layers,
-                    "activation": network.activation,
-                    "loss": network.loss,
-                    "n": job.point.n,
-                    "phases": job.phases,
-                    "seconds": seconds,
-                },
-                timeout_s=_patience_s(job),
-            )
+            worker = self._worker_for(jobs[0])
         except WorkerFailed as error:
-            self._bury(job, str(error))
-            raise
-        phases: dict[str, Any] = answer["phases"]
-        first_calls = sum(result["first_call_s"] for result in phases.values())
-        wall_s = time.monotonic() - start
-        self._precision.learn(job, phases)
-        self._budget.spent(job, wall_s, first_calls, seconds)
-        self._state = {"wall_s": wall_s / len(phases), "machine_state": machine.state(self._cpus)}
-        return phases
+            for job in jobs:
+                self._fail(job, error)
+            return
+        rng = Random(f"{self.plan.settings.seed}/{first.pass_number}/{'/'.join(first.key)}")
+        visits.measure(worker, asked, rng, lambda i: self.watch(jobs[i]))
+        self._hold["machine_state"] = machine.state(self._cpus)
+        for job, task in tasks.values():
+            self._learn(job, task)
 
-    def _seconds_for(self, job: Job) -> float:
-        """Seconds to time each loop of a job.  Raises LeftOut or Enough."""
+    def _group(self, first: Job) -> Iterator[tuple[Job, Task | Enough | LeftOut]]:
+        """The jobs that follow in the same worker, each with its task or the reason why there is none."""
+        now = time.monotonic()
+        free = GROUP_MEMORY * machine.memory_bytes()["available"]
+        start = next(i for i, job in enumerate(self._pending) if job is first)
+        count = 0
+        for job in self._pending[start:]:
+            free -= bytes_estimate(job.setting, job.point)
+            together = (job.pass_number, job.setting) == (first.pass_number, first.setting)
+            if job is not first and (not together or count == GROUP_JOBS or free < 0):
+                return
+            try:
+                seconds = self._seconds_for(job, now)
+            except (Enough, LeftOut) as reason:
+                yield job, reason
+                continue
+            assert self._budget is not None
+            now = self._budget.end_of(job, seconds, now)
+            count += 1
+            yield job, Task(job.point, job.phases, seconds, _patience_s(job))
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._done[id(job)] = dict.fromkeys(job.phases, error)
+        if isinstance(error, Enough):
+            return
+        row = {
+            "impl": job.setting.entry.name,
+            "cell": job.point.label,
+            "pass": job.pass_number,
+            "reason": str(error),
+        }
+        (self.left_out if isinstance(error, LeftOut) else self.failed).append(row)
+
+    def _learn(self, job: Job, task: Task) -> None:
+        """Keep what came of a task, for the record and for the plan."""
+        assert self._budget is not None
+        if isinstance(task.error, WorkerFailed):
+            self._bury(job, str(task.error))
+        if task.error:
+            self._fail(job, task.error)
+            return
+        first_calls = sum(result["first_call_s"] for result in task.results.values())
+        self._precision.learn(job, task.results, self._hold["ceilings"]["ceiling_flops"])
+        self._budget.spent(job, task.wall_s, first_calls, task.seconds)
+        wall_s = task.wall_s / len(task.results)
+        self._done[id(job)] = {phase: result | {"wall_s": wall_s} for phase, result in task.results.items()}
+
+    def _seconds_for(self, job: Job, now: float) -> float:
+        """Seconds to time each loop of a job that begins at ``now``.  Raises LeftOut or Enough."""
         assert self._budget is not None
         if job.pass_number > self.plan.passes:
             if job.key not in self._chosen_in(job.pass_number):
                 raise Enough
             return self._budget.cell_s
-        seconds = self._budget.seconds_for(job, time.monotonic())
+        seconds = self._budget.seconds_for(job, now)
         if seconds is None:
             raise LeftOut("the time budget was spent on smaller cells")
         return seconds
@@ -225,7 +259,8 @@ class Recorder:
                 "dropped_rounds": result["dropped"],
                 "started_at": result["started_at"],
                 "rounds_at_s": list(result["at_s"]),
-                **self._state,
+                "wall_s": result["wall_s"],
+                "machine_state": self._hold["machine_state"],
                 "iterations": result["iterations"],
                 "threads_seen": self._hold["threads_seen"] if cell.phase == job.phases[0] else None,
             },

@@ -16,14 +16,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Kernels = Mapping[str, Callable[[], float]]
+#: Each does its work so many times and returns the mean seconds.
+Kernels = Mapping[str, Callable[[int], float]]
 
 #: What is timed unless a run asks for others.
 USUAL = ("product", "objects")
 
 
 def make(device: str, library: str, names: Sequence[str] = USUAL) -> Kernels:
-    """Functions by name that do their work once on ``device`` and return the seconds it took, synchronised.
+    """Functions by name that do their work on ``device`` as often as told and return the mean seconds, synchronised.
 
     On the CPU they are ``CANDIDATES``; on an accelerator there is only a product, by ``library`` (``torch``, ``jax``).
     """
@@ -32,17 +33,17 @@ def make(device: str, library: str, names: Sequence[str] = USUAL) -> Kernels:
     return {"product": _timed(_torch_product(device) if library == "torch" else _jax_product(device))}
 
 
-def _timed(work: Callable[[], object]) -> Callable[[], float]:
+def _timed(work: Callable[[], object]) -> Callable[[int], float]:
     clock = time.perf_counter
 
-    def reference() -> float:
+    def reference(times: int = 1) -> float:
         work()  # the cell just measured has emptied the caches: a cold kernel tells of the cell, not of the machine
         start = clock()
-        work()
-        return clock() - start
+        for _ in range(times):
+            work()
+        return (clock() - start) / times
 
-    for _ in range(10):
-        reference()
+    reference(10)
     return reference
 
 

@@ -19,48 +19,93 @@ STEADY = 0.05
 WARMUP_GROUP = 3
 #: A step as long as this is warm after a few: its groups are single steps.
 LONG_S = 0.02
-MIN_ROUNDS, MAX_ROUNDS = 3, 60
+#: Rounds in one visit at most.
+MAX_ROUNDS = 30
+#: The reference is sampled once for so many seconds of a block, at most so often on either side.
+SAMPLE_EVERY_S, MOST_SAMPLES = 0.005, 20
 #: A block during which the machine slept, or the clock jumped, is dropped.
 JUMP_S = 0.001
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Raw samples of one cell in one pass; estimates are made elsewhere."""
+    """Raw samples of one call in one visit; estimates are made elsewhere."""
 
     seconds: tuple[float, ...]  # per iteration, one a round
     reference_s: dict[str, list[float]]  # by kernel, beside each round
-    at_s: tuple[float, ...]  # when each round began, from the start of measuring
+    at_s: tuple[float, ...]  # when each round began, from the start of the first visit
     iterations: int  # in each round
     settled: bool
     dropped: int
 
 
-def measure(calls: Sequence[Call], synchronize: Call, reference: Kernels, seconds: float) -> list[Rounds]:
-    """Time ``calls``, done one after the other, for about ``seconds``: one ``Rounds`` for each of them.
+class Loop:
+    """Calls timed one after the other, over several visits.
 
     A single call (a whole step) is repeated without synchronising inside a block, as a training loop would; several
     calls (the phases) are synchronised one by one, so that asynchronous work is charged to the phase that ordered it.
     """
-    block = _make_block(calls, synchronize)
-    gc.disable()
-    try:
-        iterations = _iterations(block)
-        taken = _take(block, reference, iterations, seconds)
-    finally:
-        gc.enable()
-    kept = taken.rounds[taken.warm :]
-    return [
-        Rounds(
+
+    def __init__(self, calls: Sequence[Call], synchronize: Call, reference: Kernels) -> None:
+        self._count = len(calls)
+        self._block = _make_block(calls, synchronize)
+        self._reference = reference
+        self._iterations = 0  # until the first visit
+        self._samples = 1
+        self._long = False
+        self._settled = False
+        self._start = 0.0
+
+    def visit(self, seconds: float, patience_s: float = 0.0) -> list[Rounds]:
+        """Take rounds for about ``seconds``; the first visit warms up before that, for ``patience_s`` at most.
+
+        Returns one ``Rounds`` for each of the calls.
+        """
+        gc.disable()
+        try:
+            first = not self._iterations
+            if first:
+                self._prepare()
+            series = _Series(self._block, self._reference, self._iterations, self._samples)
+            if first:
+                kept = self._settle(series, time.perf_counter() + max(seconds, patience_s))
+            else:
+                kept = []
+                if not self._long:
+                    series.next()  # the caches are still another cell's
+            deadline = (kept[0].began if kept else time.perf_counter()) + seconds
+            while not kept or (time.perf_counter() < deadline and len(kept) < MAX_ROUNDS):
+                kept.append(series.next())
+        finally:
+            gc.enable()
+        return [self._rounds(i, kept, series.dropped) for i in range(self._count)]
+
+    def _prepare(self) -> None:
+        self._start = time.perf_counter()
+        self._iterations, block_s = _iterations(self._block)
+        self._long = block_s > LONG_S
+        # a long block sees the machine's mean speed over its length: so must its reference
+        self._samples = max(1, min(MOST_SAMPLES, round(block_s / SAMPLE_EVERY_S)))
+
+    def _settle(self, series: _Series, limit: float) -> list[_Round]:
+        """Steady once the medians of two successive groups of blocks agree; the second group is kept."""
+        size = 1 if self._long else WARMUP_GROUP
+        after = [series.next() for _ in range(size)]
+        while True:
+            before, after = after, [series.next() for _ in range(size)]
+            self._settled = abs(_usual(after) / _usual(before) - 1) < STEADY
+            if self._settled or time.perf_counter() > limit:
+                return after
+
+    def _rounds(self, i: int, kept: Sequence[_Round], dropped: int) -> Rounds:
+        return Rounds(
             seconds=tuple(round_.spent[i] for round_ in kept),
-            reference_s={name: [round_.reference_s[name] for round_ in kept] for name in reference},
-            at_s=tuple(round_.at_s for round_ in kept),
-            iterations=iterations,
-            settled=taken.settled,
-            dropped=taken.dropped,
+            reference_s={name: [round_.reference_s[name] for round_ in kept] for name in self._reference},
+            at_s=tuple(round_.began - self._start for round_ in kept),
+            iterations=self._iterations,
+            settled=self._settled,
+            dropped=dropped,
         )
-        for i in range(len(calls))
-    ]
 
 
 Block = Callable[[int], list[float]]
@@ -93,13 +138,13 @@ def _make_block(calls: Sequence[Call], synchronize: Call) -> Block:
     return one_by_one
 
 
-def _iterations(block: Block) -> int:
-    """As many as fill a block; judged by the faster of two tries, the second after a first warm-up."""
+def _iterations(block: Block) -> tuple[int, float]:
+    """As many as fill a block, and how long that takes; judged by the faster of two tries, after a first warm-up."""
     once = min(sum(block(1)) for _ in range(2))
     if once > BLOCK_S:
-        return 1
+        return 1, once
     guess = max(1, min(10_000, round(BLOCK_S / 2 / max(once, 1e-7))))
-    return max(1, min(20_000, round(BLOCK_S / max(min(once, sum(block(guess))), 1e-7))))
+    return max(1, min(20_000, round(BLOCK_S / max(min(once, sum(block(guess))), 1e-7)))), BLOCK_S
 
 
 @dataclass(frozen=True)
@@ -108,64 +153,41 @@ class _Round:
 
     spent: list[float]
     reference_s: dict[str, float]
-    at_s: float
+    began: float
 
 
-@dataclass
-class _Taken:
-    """Rounds as they are taken."""
+def _usual(rounds: Sequence[_Round]) -> float:
+    return statistics.median(sum(round_.spent) / round_.reference_s["product"] for round_ in rounds)
 
-    rounds: list[_Round]
-    warm: int = 0  # how many at the start are warm-up
-    settled: bool = False
-    dropped: int = 0
 
-    @property
-    def kept(self) -> int:
-        return len(self.rounds) - self.warm
+class _Series:
+    """Rounds one after the other, each between two samples of the reference."""
 
-    def drop(self) -> None:
-        """Count a round that was thrown away."""
-        self.dropped += 1
-        if self.dropped > MAX_ROUNDS:
-            raise RuntimeError("the clock jumps in every round: nothing can be timed here")
+    def __init__(self, block: Block, reference: Kernels, iterations: int, samples: int) -> None:
+        self.dropped = 0
+        self._block = block
+        self._reference = reference
+        self._iterations = iterations
+        self._samples = samples
+        self._before = self._sample()
 
-    def judge(self) -> None:
-        """Steady once the medians of two successive groups of blocks agree; the second group is kept."""
-        size = 1 if sum(self.rounds[-1].spent) > LONG_S else WARMUP_GROUP
-        fresh = self.rounds[self.warm :]
-        if len(fresh) < 2 * size:
-            return
-        ratios = [sum(round_.spent) / round_.reference_s["product"] for round_ in fresh]
-        before, after = statistics.median(ratios[:size]), statistics.median(ratios[size : 2 * size])
-        self.settled = abs(after / before - 1) < STEADY
-        self.warm += size
+    def next(self) -> _Round:
+        """A round during which the machine neither slept nor turned its clock back."""
+        while True:
+            before, asleep, began = self._before, _suspended(), time.perf_counter()
+            spent = self._block(self._iterations)
+            after = self._before = self._sample()
+            if abs(_suspended() - asleep) <= JUMP_S and min(spent) > 0:
+                beside = {name: (before[name] + after[name]) / 2 for name in before}
+                return _Round(spent, beside, began)
+            self.dropped += 1
+            if self.dropped > MAX_ROUNDS:
+                raise RuntimeError("the clock jumps in every round: nothing can be timed here")
+
+    def _sample(self) -> dict[str, float]:
+        return {name: kernel(self._samples) for name, kernel in self._reference.items()}
 
 
 def _suspended() -> float:
     # the boot clock runs on while the machine sleeps, the monotonic one stands still
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-def _take(block: Block, reference: Kernels, iterations: int, seconds: float) -> _Taken:
-    """Take rounds until steady, at most for ``seconds``, and from there on for ``seconds``."""
-    taken = _Taken([])
-    clock = time.perf_counter
-    start, deadline = clock(), None
-    before = {name: kernel() for name, kernel in reference.items()}
-    while True:
-        asleep, began = _suspended(), clock()
-        spent = block(iterations)
-        after = {name: kernel() for name, kernel in reference.items()}
-        if abs(_suspended() - asleep) > JUMP_S or min(spent) <= 0:
-            taken.drop()
-        else:
-            beside = {name: (before[name] + after[name]) / 2 for name in before}
-            taken.rounds.append(_Round(spent, beside, began - start))
-            if deadline is None:
-                taken.judge()
-                if taken.settled or clock() > start + seconds:
-                    deadline = clock() + seconds
-            if deadline and taken.kept >= MIN_ROUNDS and (clock() > deadline or taken.kept >= MAX_ROUNDS):
-                return taken
-        before = after

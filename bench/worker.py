@@ -3,8 +3,9 @@
 It reads one JSON request a line from standard input and answers each with one JSON line on the descriptor it was
 given.  Whatever the libraries print goes to the log, never into the answers.
 
-Requests: ``{"op": "start", ...}`` first, then ``{"op": "measure", ...}`` for every point; ``check`` holds the
-implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more.
+Requests: ``{"op": "start", ...}`` first; then ``prepare`` for a point, which stays prepared under its key, ``visit`` to
+time it for a while, and ``release`` to let all points go.  ``check`` holds the implementation to the reference on small
+problems, ``ceilings`` measures the machine's ceilings once more.
 Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -64,6 +66,16 @@ def _offer_to_the_oom_killer() -> None:
         file.write("1000")
 
 
+@dataclass
+class Prepared:
+    """A point held against the reference, ready to be visited."""
+
+    instance: Any
+    phases: list[str]
+    loops: dict[str, Any] = field(default_factory=dict)  # "step" and "phases"
+    started_at: dict[str, float] = field(default_factory=dict)  # first visit of each loop
+
+
 class Worker:
     """One implementation on one device, ready to measure points."""
 
@@ -79,9 +91,23 @@ class Worker:
         self.measure_ceilings = ceilings.measure
         self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
         self.synchronizes = False  # until it was seen to
+        self.prepared: dict[int, Prepared] = {}
         self.reference = reference_kernel.make(
             self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
         )
+
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """One step of a small problem: libraries finish loading at their first use, which is no cell's cost."""
+        from impls.interface import Network
+        from impls.problem import make_problem
+
+        activation = (self.entry.activations or ("tanh",))[0]
+        with contextlib.suppress(Exception):  # what is wrong shows in the cells, with its reason
+            instance = self._prepare(make_problem(Network((5, 7, 4), activation), 3, self.seed))
+            instance.step()
+            instance.synchronize()
 
     def started(self) -> dict[str, Any]:
         """What holds in this process: threads as every library sees them, affinity, ceilings."""
@@ -91,10 +117,15 @@ class Worker:
         """Do what is asked."""
         if request["op"] == "ceilings":
             return {"ceilings": self.measure_ceilings(self.device, self.dtype)}
-        return self.measure(request) if request["op"] == "measure" else self.check(request)
+        if request["op"] == "release":
+            self.prepared.clear()
+            return {}
+        if request["op"] == "visit":
+            return self.visit(request)
+        return self.prepare(request) if request["op"] == "prepare" else self.check(request)
 
-    def measure(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Prepare a point, hold it against the reference, and time the phases asked for."""
+    def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Prepare a point and hold it against the reference; answers first calls and memory by phase."""
         from impls import conformance
         from impls.interface import PHASES, Network
         from impls.problem import make_problem
@@ -112,13 +143,41 @@ class Worker:
         expected.check_loss(instance.loss_value())
         expected.check_step(instance.parameters())
         self._check_synchronize(problem)
-        results = self._time(instance, request["phases"], request["seconds"])
-        _check_finite(instance)
         if not gc.get_freeze_count():
             gc.freeze()  # all that the library has loaded by now need not be walked again between cells
-        for phase, result in results.items():
-            result |= {"first_call_s": first[phase], "peak_bytes": memory.peak_bytes}
-        return {"phases": results}
+        self.prepared[request["key"]] = self._with_loops(instance, request["phases"])
+        phases = request["phases"]
+        return {"phases": {p: {"first_call_s": first[p], "peak_bytes": memory.peak_bytes} for p in phases}}
+
+    def _with_loops(self, instance: Any, phases: list[str]) -> Prepared:
+        from bench.timing import Loop
+        from impls.interface import PHASES
+
+        prepared = Prepared(instance, phases)
+        if "step" in phases:
+            prepared.loops["step"] = Loop([instance.step], instance.synchronize, self.reference)
+        if set(phases) & set(PHASES):
+            calls = [getattr(instance, phase) for phase in PHASES]
+            prepared.loops["phases"] = Loop(calls, instance.synchronize, self.reference)
+        return prepared
+
+    def visit(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Time every loop of a prepared point for a while; answers rounds by phase."""
+        from impls.interface import PHASES
+
+        prepared = self.prepared[request["key"]]
+        found: dict[str, dict[str, Any]] = {}
+        for name, loop in prepared.loops.items():
+            started_at = prepared.started_at.setdefault(name, time.time())
+            rounds = loop.visit(request["seconds"], request["patience_s"])
+            names = ("step",) if name == "step" else PHASES
+            found |= {
+                phase: vars(r) | {"started_at": started_at}
+                for phase, r in zip(names, rounds, strict=True)
+                if phase in prepared.phases
+            }
+        _check_finite(prepared.instance)
+        return {"phases": found}
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hold the implementation to the reference on small problems, before anything is timed."""
@@ -151,24 +210,6 @@ class Worker:
 
     def _prepare(self, problem: Any) -> Any:
         return self.entry.prepare(problem, self.device, self.dtype, self.threads)
-
-    def _time(self, instance: Any, phases: list[str], seconds: float) -> dict[str, dict[str, Any]]:
-        from bench.timing import measure
-        from impls.interface import PHASES
-
-        results = {}
-        if "step" in phases:
-            started_at = time.time()
-            (rounds,) = measure([instance.step], instance.synchronize, self.reference, seconds)
-            results["step"] = vars(rounds) | {"started_at": started_at}
-        single = [phase for phase in PHASES if phase in phases]
-        if single:
-            calls = [getattr(instance, phase) for phase in PHASES]
-            started_at = time.time()
-            timed = measure(calls, instance.synchronize, self.reference, seconds)
-            by_phase = dict(zip(PHASES, timed, strict=True))
-            results |= {phase: vars(by_phase[phase]) | {"started_at": started_at} for phase in single}
-        return results
 
 
 def _timed(call: Any) -> float:

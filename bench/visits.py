@@ -1,0 +1,104 @@
+"""Several cells in one worker, each visited several times in turn.
+
+What disturbs a shared machine lasts from a tenth of a second to seconds.  Rounds in one stretch share it, rounds spread
+over several visits do not: cells repeat better for the same time (docs/measuring.md has the figures).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from bench.cells import Point
+from bench.process import CellFailed, WorkerFailed, WorkerProcess
+
+#: Visits to a cell at most; with little time fewer of them, so that none is shorter than the other figure.
+MOST, LEAST_S = 4, 0.02
+
+
+@dataclass
+class Task:
+    """A point with its phases, the seconds each of its loops is timed in all; then what came of it."""
+
+    point: Point
+    phases: Sequence[str]
+    seconds: float
+    patience_s: float = 300.0
+    wall_s: float = 0.0
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)  # by phase
+    error: CellFailed | WorkerFailed | None = None
+
+    @property
+    def visits(self) -> int:
+        """How often it is visited."""
+        return max(1, min(MOST, int(self.seconds / LEAST_S)))
+
+
+def measure(
+    worker: WorkerProcess, tasks: Sequence[Task], rng: Random, watch: Callable[[int], None] = lambda i: None
+) -> None:
+    """Prepare and visit ``tasks`` one by one, then visit them again and again in shuffled order.
+
+    A task that fails keeps its error, and the others go on; if the process dies, tasks keep the visits they had, and
+    those without one keep the error.  ``watch`` is told the task at hand.
+    """
+    try:
+        for number in range(MOST):
+            due = [i for i, task in enumerate(tasks) if not task.error and number < task.visits]
+            for i in due if number == 0 else rng.sample(due, len(due)):
+                watch(i)
+                _visit(worker, i, tasks[i], number)
+        worker.ask({"op": "release"}, 60.0)
+    except WorkerFailed as error:
+        for task in tasks:
+            if not task.results:
+                task.error = task.error or error
+
+
+def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
+    """One visit; raises WorkerFailed."""
+    start = time.monotonic()
+    share = task.seconds / task.visits
+    try:
+        if number == 0:
+            first = worker.ask(_preparation(i, task), task.patience_s)["phases"]
+        visited = worker.ask({"op": "visit", "key": i, "seconds": share, "patience_s": task.seconds}, task.patience_s)[
+            "phases"
+        ]
+    except (CellFailed, WorkerFailed) as error:
+        task.results, task.error = {}, error
+        if isinstance(error, WorkerFailed):
+            raise
+        return
+    finally:
+        task.wall_s += time.monotonic() - start
+    if number == 0:
+        task.results = {phase: first[phase] | rounds for phase, rounds in visited.items()}
+    else:
+        for phase, rounds in visited.items():
+            _join(task.results[phase], rounds)
+
+
+def _preparation(i: int, task: Task) -> dict[str, Any]:
+    network = task.point.network
+    return {
+        "op": "prepare",
+        "key": i,
+        "layers": network.layers,
+        "activation": network.activation,
+        "loss": network.loss,
+        "n": task.point.n,
+        "phases": list(task.phases),
+    }
+
+
+def _join(known: dict[str, Any], rounds: dict[str, Any]) -> None:
+    """Add the rounds of a further visit."""
+    known["seconds"] += rounds["seconds"]
+    known["at_s"] += rounds["at_s"]
+    known["dropped"] += rounds["dropped"]
+    for kernel, times in known["reference_s"].items():
+        times += rounds["reference_s"][kernel]
