@@ -35,10 +35,12 @@ smoke: venv  ## the main job in its smallest size
 peers: venv  ## speed beside other libraries, ratios from one run
 	$(BIN)/python -m bench.peers
 
-repeatability: venv  ## how well cells repeat in 20 fresh processes each, raw and normalised
-	rm -rf reports/repeatability
+repeatability: venv  ## how well cells repeat in 20 fresh processes each, and how precise a quick run is
+	rm -rf reports/repeatability reports/repeatability-quick
 	$(BIN)/backprop-bench run --profile smoke --phases step --passes 20 --budget 900 --out reports/repeatability
 	$(BIN)/python -m analysis.repeatability reports/repeatability
+	$(BIN)/backprop-bench run --profile quick --out reports/repeatability-quick
+	$(BIN)/python -m analysis.repeatability reports/repeatability-quick --precision 0.03
 
 kernels: venv  ## which reference kernel makes cells repeat best; refreshes the figure of docs/measuring.md
 	rm -rf reports/kernels

@@ -1,6 +1,7 @@
 """How well cells repeat from process to process, and which reference kernel makes them repeat best.
 
 ``python -m analysis.repeatability DIR`` prints the table of a run of many passes (``make repeatability``);
+``--precision`` prints instead how many cells of a run have a 95 % interval as narrow as that, and their memory;
 ``--kernels FIGURE`` compares the kernels of a run that timed them all (``make kernels``) and draws the comparison.
 """
 
@@ -16,7 +17,7 @@ import pandas as pd
 import typer
 from matplotlib.figure import Figure
 
-from analysis import figures, load
+from analysis import cells, figures, load
 from analysis.normalise import IDENTITY
 from backprop_files import UserError
 
@@ -47,6 +48,13 @@ def memory_share(entries: pd.DataFrame, largest: int = 10) -> float:
     """Most that one of the largest cells took of the memory estimated beforehand; NaN where nothing tells."""
     big = entries.sort_values("estimated_bytes").tail(largest)
     return float((pd.to_numeric(big["peak_bytes"]) / big["estimated_bytes"]).max())
+
+
+def narrow(table: pd.DataFrame, half_width: float) -> pd.DataFrame:
+    """Share of cells whose 95 % interval is at most ``half_width`` to either side: implementations by phases, and all."""
+    good = (table["precision"] <= half_width).rename("narrow")
+    joined = pd.concat([table[["impl", "phase"]], good], axis=1)
+    return joined.pivot_table(index="impl", columns="phase", values="narrow", aggfunc="mean", margins=True)
 
 
 def size(seconds: float) -> str:
@@ -106,9 +114,19 @@ def draw(entries: pd.DataFrame) -> Figure:
 def main(
     run: Annotated[Path, typer.Argument(help="a run directory of many passes")],
     kernels: Annotated[Path | None, typer.Option(help="compare the kernels, and draw the comparison there")] = None,
+    precision: Annotated[float | None, typer.Option(help="how many cells have an interval so narrow")] = None,
 ) -> None:
     """Print as Markdown how well the cells of a run repeat."""
     entries = load.load([run]).entries
+    if precision:
+        shares = narrow(cells.table(entries), precision)
+        print(
+            f"| half-width ≤ {precision:.0%} | {' | '.join(shares.columns)} |\n|{' --- |' * (len(shares.columns) + 1)}"
+        )
+        for impl, row in shares.iterrows():
+            print(f"| {impl} | " + " | ".join("" if np.isnan(share) else f"{share:.0%}" for share in row) + " |")
+        print(f"\nThe largest cells took at most {memory_share(entries):.0%} of the memory estimated for them.")
+        return
     if kernels:
         print("| kernel beside product | small | middle | large | all |\n| --- | --- | --- | --- | --- |")
         for kernel, row in comparison(entries).iterrows():
@@ -116,17 +134,16 @@ def main(
             print(f"| {kernel} | {told} |")
         draw(entries).savefig(kernels, dpi=110)
         return
-    cells = table(entries)
+    spreads = table(entries)
     print("| cell | passes | raw CV | normalised CV |\n| --- | --- | --- | --- |")
-    for _, row in cells.iterrows():
+    for _, row in spreads.iterrows():
         label = f"{row['impl']} {row['layers']} {row['activation']} n={row['n']} {row['phase']}"
         print(f"| {label} | {row['passes']} | {row['raw']:.1%} | {row['normal']:.1%} |")
-    print(f"| **median** | | {cells['raw'].median():.1%} | {cells['normal'].median():.1%} |")
-    print(f"| **worst** | | {cells['raw'].max():.1%} | {cells['normal'].max():.1%} |")
-    for impl, rows in cells.groupby("impl"):
+    print(f"| **median** | | {spreads['raw'].median():.1%} | {spreads['normal'].median():.1%} |")
+    print(f"| **worst** | | {spreads['raw'].max():.1%} | {spreads['normal'].max():.1%} |")
+    for impl, rows in spreads.groupby("impl"):
         print(f"| {impl}, median | | {rows['raw'].median():.1%} | {rows['normal'].median():.1%} |")
     print(f"\nThe harness adds {harness_share(entries):.0%} to the time measured, reference kernels included.")
-    print(f"The largest cells took at most {memory_share(entries):.0%} of the memory estimated for them.")
 
 
 if __name__ == "__main__":

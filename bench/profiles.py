@@ -110,7 +110,7 @@ _SLOW_FULL = replace(
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", 2, 0.08, 80.0, _SMOKE, _SLOW_SMOKE, 0.2),
+        Profile("smoke", 2, 0.15, 80.0, _SMOKE, _SLOW_SMOKE, 0.2),
         Profile("quick", 3, 0.1, 205.0, _QUICK, _SLOW_QUICK, 0.06),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
     )

@@ -152,6 +152,7 @@ ENTRIES = (
         phases=("step",),
         activations=("identity", "sigmoid", "tanh", "relu"),
         peer=True,
+        quick=False,
         cost=Cost(7e-4),
     ),
     Entry(
@@ -162,6 +163,7 @@ ENTRIES = (
         extra="peers",
         phases=("step",),
         peer=True,
+        quick=False,
         cost=Cost(8e-4),
     ),
 )
