@@ -142,7 +142,7 @@ def main(
     print(f"| **median** | | {spreads['raw'].median():.1%} | {spreads['normal'].median():.1%} |")
     print(f"| **worst** | | {spreads['raw'].max():.1%} | {spreads['normal'].max():.1%} |")
     for impl, rows in spreads.groupby("impl"):
-        print(f"| {impl}, median | | {rows['raw'].median():.1%} | {rows['normal'].median():.1%} |")
+        print(f"| {impl!s}, median | | {rows['raw'].median():.1%} | {rows['normal'].median():.1%} |")
     print(f"\nThe harness adds {harness_share(entries):.0%} to the time measured, reference kernels included.")
 
 
