@@ -37,7 +37,8 @@ peers: venv  ## speed beside other libraries, ratios from one run
 
 repeatability: venv  ## how well cells repeat in 20 fresh processes each, and how precise a quick run is
 	rm -rf reports/repeatability reports/repeatability-quick
-	$(BIN)/backprop-bench run --profile smoke --phases step --passes 20 --budget 900 --out reports/repeatability
+	$(BIN)/backprop-bench run --profile smoke --phases step --passes 20 --cell-seconds 0.35 --budget 1200 \
+		--out reports/repeatability
 	$(BIN)/python -m analysis.repeatability reports/repeatability
 	$(BIN)/backprop-bench run --profile quick --out reports/repeatability-quick
 	$(BIN)/python -m analysis.repeatability reports/repeatability-quick --precision 0.03

@@ -43,6 +43,9 @@ def run(
     phases: Annotated[str, typer.Option(help="of step,forward,loss,backward,update (default: all)")] = "",
     passes: Annotated[int, typer.Option(help="fresh processes per implementation (default: the profile's)")] = 0,
     budget: Annotated[float | None, typer.Option(help="seconds for all measuring (default: the profile's)")] = None,
+    cell_seconds: Annotated[
+        float | None, typer.Option(help="seconds each cell is timed in a pass (default: the profile's)")
+    ] = None,
     precision: Annotated[
         float | None,
         typer.Option(help="further passes until intervals are so narrow, 0.02 is ±2 %, or the budget is spent"),
@@ -68,6 +71,7 @@ def run(
         data=data,
         passes=passes,
         budget_s=budget,
+        cell_s=cell_seconds,
         precision=precision,
     )
     if resume and out is None:

@@ -1,18 +1,15 @@
-"""Normalised time: what a cell would have taken had the machine run at its usual speed throughout.
+"""Normalised time: what a cell would have taken on a quiet machine running at its usual speed.
 
-Beside every round stand the times of the reference kernels.  A cell's reference is their weighted geometric mean,
+Three things change a time on a shared machine, and each has its remedy (docs/measuring.md has the experiments):
 
-    r = product^w · objects^(1 - w),
-
-since cells that compute follow the one and cells of overhead the other: a busy neighbour on the same core slows
-objects by half and a product hardly at all.  w is the share of the matrix-product ceiling that the cell reaches, that
-is the share of its time in which the arithmetic units are full; it is known beforehand and not chosen by how well
-passes agree, which is what the intervals are made from.  (Chosen by the smallest spread within passes, as a first version
-did, w was mostly noise: passes then differed by 8 % in the median, and by 5 % with the share.)
-
-What disturbs is one-sided, so quiet rounds are compared with quiet references: the normalised time is
-q(rounds) / q(product)^w / q(objects)^(1 - w) × the run's median of r, with q the lower decile over a pass's rounds, and
-still reads as seconds.  (docs/measuring.md compares q with other quantiles and with the median of ratios.)
+* **Disturbance**, somebody else's work on the same core, in bouts of a tenth of a second to seconds.  It only ever slows,
+  so a pass of a cell is told by its fastest rounds, q = the mean log of the fastest one in five, three at most; while
+  measuring, a visit goes on until the telltale kernel ``objects`` has shown enough quiet rounds (``bench.quiet``).
+* **Speed**, the clock of the core.  Everything follows it, and so does the product kernel timed beside the rounds, which
+  repeats to half a per cent in a quiet moment: time = q(rounds) / q(product) × the run's median of q(product).
+* **Disturbance throughout**, where no quiet moment came: the telltale's slow-down over its quiet level is divided out
+  with the exponent 1 - w, w the share of the matrix-product ceiling the cell reaches, since a disturbed core multiplies
+  matrices nearly as fast as ever.  This is good to 5 %, and such passes are marked ``disturbed``.
 """
 
 from __future__ import annotations
@@ -24,52 +21,90 @@ import pandas as pd
 IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
 KERNELS = ("product", "objects")
-#: Rounds of a pass are told by this quantile, and so are their references.
-QUIET = 0.1
+#: A pass of a cell is told by its fastest rounds: one in five, three at most.
+ONE_IN, MOST = 5, 3
+#: A telltale so much above its quiet level is disturbed (it spreads by 15 % in quiet moments, and disturbed it takes half as
+#: long again); the quiet level is this quantile over its process.
+TOLERANCE, LEVEL = 1.3, 0.05
 
 
 def normalise(entries: pd.DataFrame) -> pd.DataFrame:
-    """Add ``time_s``, ``normal_logs`` (log of every round's normalised seconds) and ``weight`` (w; NaN where no
-    reference was timed and raw seconds stand in).
+    """Add ``time_s``, ``disturbed``, ``weight`` (w; NaN where no reference was timed and raw seconds stand in) and
+    ``normal_logs`` (log of every round over its references: w of the product, 1 - w of the objects).
 
     ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)}.
     """
     usual = {device: _usual(rows) for device, rows in entries.groupby("device")}
-    parts = [_cell(rows, usual[str(rows["device"].iloc[0])]) for _, rows in entries.groupby(IDENTITY, sort=False)]
-    return pd.concat(parts).sort_index()
+    calm = _quiet_levels(entries)
+    parts = [
+        _cell(rows.assign(calm=calm[rows.index]), usual[str(rows["device"].iloc[0])])
+        for _, rows in entries.groupby(IDENTITY, sort=False)
+    ]
+    return pd.concat(parts).sort_index().drop(columns="calm")
+
+
+def quiet(times: np.ndarray) -> float:
+    """Mean log of the fastest."""
+    count = max(1, min(MOST, len(times) // ONE_IN))
+    return float(np.log(np.sort(times)[:count]).mean())
 
 
 def _usual(rows: pd.DataFrame) -> dict[str, float]:
-    """Median time of each kernel over the whole run on a device."""
-    found = {}
-    for kernel in KERNELS:
-        times = [reference[kernel] for reference in rows["references"] if kernel in reference]
-        if times:
-            found[kernel] = float(np.median(np.concatenate(times)))
-    return found
+    """Of every kernel, the log of its usual quiet time over the whole run on a device."""
+    return {
+        kernel: float(np.median([quiet(found[kernel]) for found in rows["references"] if kernel in found]))
+        for kernel in KERNELS
+        if any(kernel in found for found in rows["references"])
+    }
+
+
+def telltale(references: dict[str, np.ndarray]) -> np.ndarray:
+    """Objects over product: the clock moves both alike, a neighbour on the core the one alone."""
+    return np.asarray(references["objects"] / references.get("product", 1.0))
+
+
+def _quiet_levels(entries: pd.DataFrame) -> pd.Series:
+    """Log of the telltale's quiet level in the row's process: its own, unless that was disturbed from start to end.
+
+    Processes of one implementation differ by a few per cent (memory layout), disturbances by half.
+    """
+    kept = [telltale(found) if "objects" in found else np.array([np.nan]) for found in entries["references"]]
+    process = [entries[key] for key in ("impl", "device", "pass")]
+    own = pd.Series(kept, entries.index).groupby(process).transform(lambda times: _level(np.concatenate(list(times))))
+    own = own.astype(float)
+    usual = own.groupby(process[:2]).transform("median")
+    return own.where(own <= usual + np.log(TOLERANCE), usual)
+
+
+def _level(times: np.ndarray) -> float:
+    return float(np.log(np.quantile(times, LEVEL)))
 
 
 def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
-    kernels = [kernel for kernel in KERNELS if all(kernel in reference for reference in rows["references"])]
+    kernels = [kernel for kernel in KERNELS if all(kernel in found for found in rows["references"])]
     if not kernels:
-        return rows.assign(time_s=rows["raw_s"], normal_logs=rows["seconds"].map(np.log), weight=np.nan)
+        return rows.assign(
+            time_s=rows["raw_s"], disturbed=False, normal_logs=rows["seconds"].map(np.log), weight=np.nan
+        )
     w = _share_of_ceiling(rows) if len(kernels) == 2 else 1.0
-    logs = [
-        _relative(seconds, reference, usual, w)
-        for seconds, reference in zip(rows["seconds"], rows["references"], strict=True)
-    ]
+    excess = _excess(rows) if "objects" in kernels else pd.Series(0.0, rows.index)
+    logs = rows["seconds"].map(quiet) - (1 - w) * excess
+    if "product" in kernels:
+        logs -= rows["references"].map(lambda found: quiet(found["product"])) - usual["product"]
     return rows.assign(
-        time_s=[
-            float(np.exp(_relative(_quiet(seconds), {k: _quiet(v) for k, v in reference.items()}, usual, w)[0]))
-            for seconds, reference in zip(rows["seconds"], rows["references"], strict=True)
-        ],
-        normal_logs=pd.Series(logs, rows.index),
+        time_s=np.exp(logs),
+        disturbed=excess > 0,
+        normal_logs=pd.Series(
+            [_relative(s, r, usual, w) for s, r in zip(rows["seconds"], rows["references"], strict=True)], rows.index
+        ),
         weight=w,
     )
 
 
-def _quiet(times: np.ndarray) -> np.ndarray:
-    return np.atleast_1d(np.quantile(times, QUIET))
+def _excess(rows: pd.DataFrame) -> pd.Series:
+    """How far (log) the telltale stayed above its quiet level throughout; 0 where there was a quiet moment."""
+    above = rows["references"].map(lambda found: quiet(telltale(found))) - rows["calm"]
+    return above.where(above > np.log(TOLERANCE), 0.0)
 
 
 def _share_of_ceiling(rows: pd.DataFrame) -> float:
@@ -82,9 +117,9 @@ def _share_of_ceiling(rows: pd.DataFrame) -> float:
 def _relative(
     seconds: np.ndarray, reference: dict[str, np.ndarray], usual: dict[str, float], weight: float
 ) -> np.ndarray:
-    """Log of round / r × usual r, shape (rounds,)."""
+    """Log of round / r × usual r with r = product^w · objects^(1 - w), shape (rounds,)."""
     logs = np.log(seconds)
     for kernel, share in zip(KERNELS, (weight, 1 - weight), strict=True):
-        if share:
-            logs = logs - share * np.log(reference[kernel] / usual[kernel])
+        if share and kernel in reference:
+            logs = logs - share * (np.log(reference[kernel]) - usual[kernel])
     return np.asarray(logs)

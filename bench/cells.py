@@ -88,10 +88,3 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
 def bytes_estimate(setting: Setting, point: Point) -> int:
     """Memory that a point may need."""
     return counts.bytes_estimate(point.network, point.n, 8 if setting.dtype == "float64" else 4)
-
-
-def products(point: Point, phase: str) -> int:
-    """Operations in matrix products, of a phase or the whole step."""
-    if phase == "step":
-        return counts.product_operations(point.network, point.n)
-    return counts.operations(point.network, point.n)[phase].get("product", 0)

@@ -15,7 +15,7 @@ from random import Random
 from scipy import stats
 
 from bench import estimate, visits
-from bench.cells import Point, Setting, products
+from bench.cells import Point, Setting
 from bench.process import WorkerProcess, keep_off, pick_cpus
 from bench.visits import Task
 from impls import registry
@@ -82,17 +82,16 @@ def _one_process(threads: int, cpus: list[int], folder: Path, number: int) -> di
     )
     tasks = {cell: Task(point, ("step",), CELL_S) for cell, point in POINTS.items()}
     try:
-        ceiling = worker.start("synthetic", 0)["ceilings"]["ceiling_flops"]
+        worker.start("synthetic", 0)
         visits.measure(worker, list(tasks.values()), Random(number))
     finally:
         worker.stop()
-    return {cell: _times(task, ceiling) for cell, task in tasks.items()}
+    return {cell: _times(task) for cell, task in tasks.items()}
 
 
-def _times(task: Task, ceiling: float) -> tuple[float, float]:
+def _times(task: Task) -> tuple[float, float]:
     if task.error:
         raise task.error
     rounds = task.results["step"]
-    share = estimate.weight(products(task.point, "step"), rounds["seconds"], ceiling)
     raw = math.log(statistics.median(rounds["seconds"]))
-    return raw, estimate.log_time(rounds["seconds"], rounds["reference_s"], share)
+    return raw, estimate.log_time(rounds["seconds"], rounds["reference_s"])

@@ -102,7 +102,7 @@ def _step(worker: WorkerProcess, row: Row, seconds: float) -> float:
 
 def _can_take_turns() -> list[str]:
     """Quick implementations and peers that are installed and whose longest step leaves time for the others."""
-    found = [e for e in registry.ENTRIES if (e.quick or e.peer) and not e.slow and not e.missing()]
+    found = [e for e in registry.ENTRIES if ("smoke" in e.sweeps or e.peer) and not e.slow and not e.missing()]
     settings = [Setting(entry, "cpu", "float32", 1) for entry in found]
     points = [Point(row.network, row.n, ()) for row in ROWS]
     return [s.entry.name for s in settings if max(step_estimate_s(s, point) for point in points) < LONGEST_S]

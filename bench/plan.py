@@ -44,6 +44,7 @@ class Settings:
     data: str = "synthetic"
     passes: int = 0  # 0: the profile's
     budget_s: float | None = None  # None: the profile's
+    cell_s: float | None = None  # seconds each loop of a cell is timed in a pass; None: the profile's
     precision: float | None = None  # further passes, until every cell's interval is so narrow or the budget is spent
     kernels: tuple[str, ...] = reference_kernel.USUAL
 
@@ -94,6 +95,7 @@ class Plan:
             "passes": self.passes,
             "seed": settings.seed,
             "budget_s": self.budget_s,
+            "cell_s": self.cell_s,
             "precision": settings.precision,
         }
 
@@ -101,6 +103,11 @@ class Plan:
     def budget_s(self) -> float | None:
         """Seconds for the whole run, None for as long as it takes."""
         return self.settings.budget_s if self.settings.budget_s is not None else self.profile.budget_s
+
+    @property
+    def cell_s(self) -> float:
+        """Seconds each loop of a cell is timed in a pass, where the budget allows it."""
+        return self.settings.cell_s if self.settings.cell_s is not None else self.profile.cell_s
 
 
 def make(settings: Settings) -> Plan:
@@ -141,6 +148,8 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--passes {settings.passes}: give 1 or more")
     if settings.budget_s is not None and not settings.budget_s > 0:
         raise UserError(f"--budget {settings.budget_s:g}: give a positive number of seconds")
+    if settings.cell_s is not None and not settings.cell_s >= LEAST_S:
+        raise UserError(f"--cell-seconds {settings.cell_s:g}: give at least {LEAST_S:g}")
     if settings.precision is not None and not 0 < settings.precision < 1:
         raise UserError(f"--precision {settings.precision:g}: give a share of the time, such as 0.02")
     if settings.seed < 0:
@@ -164,7 +173,7 @@ def _entries(settings: Settings, profile: Profile) -> list[Entry]:
     own = [registry.own(target) for target in settings.own]
     chosen = registry.select(settings.impls)
     if not chosen and not own:
-        chosen = [entry for entry in registry.ENTRIES if entry.quick or profile.name == "full"]
+        chosen = [entry for entry in registry.ENTRIES if profile.name in entry.sweeps]
     entries = [*chosen, *own]
     names = [entry.name for entry in entries]
     twice = {name for name in names if names.count(name) > 1}
@@ -253,7 +262,7 @@ class Budget:
     """
 
     def __init__(self, plan: Plan, now: float | None = None) -> None:
-        self.cell_s = plan.profile.cell_s
+        self.cell_s = plan.cell_s
         started = time.monotonic() if now is None else now
         self.deadline = None if plan.budget_s is None else started + plan.budget_s
         self.remaining = [job for job in plan.jobs if job.pass_number <= plan.passes]

@@ -167,6 +167,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--budget", type=float, default=None, help="seconds for the whole sweep (default: the profile's)")
     group.addoption(
+        "--cell-seconds",
+        type=float,
+        default=None,
+        help="seconds each cell is timed in a pass (default: the profile's)",
+    )
+    group.addoption(
         "--precision",
         type=float,
         default=None,
@@ -193,6 +199,7 @@ def settings_of(config: pytest.Config) -> Settings:
         data=option("data"),
         passes=option("passes"),
         budget_s=option("budget"),
+        cell_s=option("cell_seconds"),
         precision=option("precision"),
         kernels=option("kernels"),
     )

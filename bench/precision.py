@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import estimate
-from bench.cells import products
 from bench.plan import Job
 
 Key = tuple[str, str]
@@ -28,12 +27,10 @@ class Precision:
     def __init__(self) -> None:
         self._logs: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def learn(self, job: Job, phases: dict[str, Any], ceiling_flops: float) -> None:
+    def learn(self, job: Job, phases: dict[str, Any]) -> None:
         """Take in one pass of a job."""
         for phase, result in phases.items():
-            share = estimate.weight(products(job.point, phase), result["seconds"], ceiling_flops)
-            log_time = estimate.log_time(result["seconds"], result["reference_s"], share)
-            self._logs[job.key][phase].append(log_time)
+            self._logs[job.key][phase].append(estimate.log_time(result["seconds"], result["reference_s"]))
 
     def half_width(self, key: Key) -> float:
         """Of the widest phase of a job; infinite where there is one pass or none."""

@@ -78,9 +78,17 @@ class WorkerProcess:
         os.close(write_end)
 
     def start(
-        self, data: str, seed: int, kernels: Sequence[str] = reference_kernel.USUAL, timeout_s: float = 300.0
+        self,
+        data: str,
+        seed: int,
+        kernels: Sequence[str] = reference_kernel.USUAL,
+        quiet_level: float | None = None,
+        timeout_s: float = 300.0,
     ) -> dict[str, Any]:
-        """Import the library, measure the ceilings; returns what holds in the process."""
+        """Import the library, measure the ceilings; returns what holds in the process.
+
+        ``quiet_level`` is what an earlier process of the implementation found of ``bench.quiet``'s kernel.
+        """
         setting = self.setting
         target = setting.entry.target if setting.entry.summary == "your own" else setting.entry.name
         return self.ask(
@@ -93,6 +101,7 @@ class WorkerProcess:
                 "data": data,
                 "seed": seed,
                 "kernels": list(kernels),
+                "quiet_level": quiet_level,
             },
             timeout_s,
         )

@@ -42,7 +42,7 @@ class Range:
     degrees: tuple[int, ...]
     joint: int = 0
     heldout: int = 0
-    functions: tuple[str, ...] = ("relu", "sigmoid", "tanh", "gelu")
+    functions: tuple[str, ...] = ("relu", "sigmoid", "tanh", "gelu")  # a step each, at the centre
     all_by_phase: bool = False  # the depth axis too
 
 
@@ -71,7 +71,6 @@ _QUICK = Range(
     (1, 2, 4, 8, 16, 32),
     joint=18,
     heldout=5,
-    functions=(),
 )
 _FULL = replace(
     _QUICK,
@@ -111,7 +110,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", 2, 0.15, 80.0, _SMOKE, _SLOW_SMOKE, 0.2),
-        Profile("quick", 3, 0.1, 205.0, _QUICK, _SLOW_QUICK, 0.06),
+        Profile("quick", 3, 0.2, 210.0, _QUICK, _SLOW_QUICK, 0.06),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
     )
 }

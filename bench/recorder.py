@@ -62,6 +62,7 @@ class Recorder:
         self._pending = list(self.plan.jobs)
         self._done: dict[int, dict[str, Any]] = {}  # id of a job: answers by phase
         self._hold: dict[str, Any] = {}
+        self._quiet_level: dict[str, float] = {}  # of each setting, the lowest level any of its processes saw
         self._budget: Budget | None = None
         self._precision = Precision()
         self._chosen: tuple[int, set[tuple[str, str]]] = (0, set())  # of a further pass: its number, and its jobs
@@ -126,7 +127,10 @@ class Recorder:
                 self._fail(job, error)
             return
         rng = Random(f"{self.plan.settings.seed}/{first.pass_number}/{'/'.join(first.key)}")
-        visits.measure(worker, asked, rng, lambda i: self.watch(jobs[i]))
+        quiet_level = visits.measure(worker, asked, rng, lambda i: self.watch(jobs[i]))
+        if quiet_level:
+            label = first.setting.label
+            self._quiet_level[label] = min(quiet_level, self._quiet_level.get(label, quiet_level))
         self._hold["machine_state"] = machine.state(self._cpus)
         for job, task in tasks.values():
             self._learn(job, task)
@@ -173,7 +177,7 @@ class Recorder:
             self._fail(job, task.error)
             return
         first_calls = sum(result["first_call_s"] for result in task.results.values())
-        self._precision.learn(job, task.results, self._hold["ceilings"]["ceiling_flops"])
+        self._precision.learn(job, task.results)
         self._budget.spent(job, task.wall_s, first_calls, task.seconds)
         wall_s = task.wall_s / len(task.results)
         self._done[id(job)] = {phase: result | {"wall_s": wall_s} for phase, result in task.results.items()}
@@ -217,8 +221,8 @@ class Recorder:
         start = time.monotonic()
         self._worker, self._worker_key = WorkerProcess(job.setting, self._cpus, self._scratch / "compiled", log), key
         try:
-            settings = self.plan.settings
-            self._hold = self._worker.start(settings.data, settings.seed, settings.kernels)
+            settings, quiet_level = self.plan.settings, self._quiet_level.get(job.setting.label)
+            self._hold = self._worker.start(settings.data, settings.seed, settings.kernels, quiet_level)
         except (CellFailed, WorkerFailed) as error:
             self._bury(job, str(error))
             raise WorkerFailed(str(error)) from error

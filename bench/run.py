@@ -101,6 +101,8 @@ def _arguments(settings: Settings, out: Path) -> list[str]:
         arguments += ["--impl", target]
     if settings.budget_s is not None:
         arguments += ["--budget", str(settings.budget_s)]
+    if settings.cell_s is not None:
+        arguments += ["--cell-seconds", str(settings.cell_s)]
     if settings.precision is not None:
         arguments += ["--precision", str(settings.precision)]
     return arguments
@@ -109,7 +111,9 @@ def _arguments(settings: Settings, out: Path) -> list[str]:
 def _claim(settings: Settings, out: Path, resume: bool) -> None:
     """Refuse a directory that holds another run; remember these settings in a fresh one."""
     record = out / "run.json"
-    asked = json.loads(json.dumps({k: v for k, v in asdict(settings).items() if k not in ("budget_s", "precision")}))
+    asked = json.loads(
+        json.dumps({k: v for k, v in asdict(settings).items() if k not in ("budget_s", "precision", "cell_s")})
+    )
     if resume:
         try:
             before = json.loads(record.read_text())

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from bench.quiet import Quiet
 from bench.reference_kernel import Kernels
 
 Call = Callable[[], object]
@@ -20,7 +21,9 @@ WARMUP_GROUP = 3
 #: A step as long as this is warm after a few: its groups are single steps.
 LONG_S = 0.02
 #: Rounds in one visit at most.
-MAX_ROUNDS = 30
+MAX_ROUNDS = 40
+#: A visit lasts at most so many times as long as asked for, while it waits for quiet rounds.
+PATIENCE = 2.5
 #: The reference is sampled once for so many seconds of a block, at most so often on either side.
 SAMPLE_EVERY_S, MOST_SAMPLES = 0.005, 20
 #: A block during which the machine slept, or the clock jumped, is dropped.
@@ -37,6 +40,7 @@ class Rounds:
     iterations: int  # in each round
     settled: bool
     dropped: int
+    quiet: int  # how many of them nothing disturbed
 
 
 class Loop:
@@ -46,10 +50,13 @@ class Loop:
     calls (the phases) are synchronised one by one, so that asynchronous work is charged to the phase that ordered it.
     """
 
-    def __init__(self, calls: Sequence[Call], synchronize: Call, reference: Kernels) -> None:
+    def __init__(
+        self, calls: Sequence[Call], synchronize: Call, reference: Kernels, quiet: Quiet | None = None
+    ) -> None:
         self._count = len(calls)
         self._block = _make_block(calls, synchronize)
         self._reference = reference
+        self._quiet = quiet or Quiet({})
         self._iterations = 0  # until the first visit
         self._samples = 1
         self._long = False
@@ -57,7 +64,7 @@ class Loop:
         self._start = 0.0
 
     def visit(self, seconds: float, patience_s: float = 0.0) -> list[Rounds]:
-        """Take rounds for about ``seconds``; the first visit warms up before that, for ``patience_s`` at most.
+        """Take quiet rounds for about ``seconds``; the first visit warms up before that, for ``patience_s`` at most.
 
         Returns one ``Rounds`` for each of the calls.
         """
@@ -66,15 +73,15 @@ class Loop:
             first = not self._iterations
             if first:
                 self._prepare()
-            series = _Series(self._block, self._reference, self._iterations, self._samples)
+            series = _Series(self._block, self._reference, self._quiet, self._iterations, self._samples)
             if first:
                 kept = self._settle(series, time.perf_counter() + max(seconds, patience_s))
             else:
                 kept = []
                 if not self._long:
                     series.next()  # the caches are still another cell's
-            deadline = (kept[0].began if kept else time.perf_counter()) + seconds
-            while not kept or (time.perf_counter() < deadline and len(kept) < MAX_ROUNDS):
+            began = kept[0].began if kept else time.perf_counter()
+            while not kept or (_lacks(kept, seconds, time.perf_counter() - began) and len(kept) < MAX_ROUNDS):
                 kept.append(series.next())
         finally:
             gc.enable()
@@ -105,6 +112,7 @@ class Loop:
             iterations=self._iterations,
             settled=self._settled,
             dropped=dropped,
+            quiet=sum(round_.quiet for round_ in kept),
         )
 
 
@@ -154,6 +162,13 @@ class _Round:
     spent: list[float]
     reference_s: dict[str, float]
     began: float
+    took_s: float  # with the reference behind it
+    quiet: bool
+
+
+def _lacks(kept: Sequence[_Round], seconds: float, elapsed: float) -> bool:
+    """Whether a visit goes on: it has not its time in quiet rounds yet, and has not waited too long for them."""
+    return elapsed < PATIENCE * seconds and sum(round_.took_s for round_ in kept if round_.quiet) < seconds
 
 
 def _usual(rounds: Sequence[_Round]) -> float:
@@ -163,29 +178,31 @@ def _usual(rounds: Sequence[_Round]) -> float:
 class _Series:
     """Rounds one after the other, each between two samples of the reference."""
 
-    def __init__(self, block: Block, reference: Kernels, iterations: int, samples: int) -> None:
+    def __init__(self, block: Block, reference: Kernels, quiet: Quiet, iterations: int, samples: int) -> None:
         self.dropped = 0
         self._block = block
         self._reference = reference
         self._iterations = iterations
         self._samples = samples
+        self._quiet = quiet
         self._before = self._sample()
 
     def next(self) -> _Round:
         """A round during which the machine neither slept nor turned its clock back."""
         while True:
-            before, asleep, began = self._before, _suspended(), time.perf_counter()
+            (before, calm), asleep, began = self._before, _suspended(), time.perf_counter()
             spent = self._block(self._iterations)
-            after = self._before = self._sample()
+            after, still = self._before = self._sample()
             if abs(_suspended() - asleep) <= JUMP_S and min(spent) > 0:
                 beside = {name: (before[name] + after[name]) / 2 for name in before}
-                return _Round(spent, beside, began)
+                return _Round(spent, beside, began, time.perf_counter() - began, calm and still)
             self.dropped += 1
             if self.dropped > MAX_ROUNDS:
                 raise RuntimeError("the clock jumps in every round: nothing can be timed here")
 
-    def _sample(self) -> dict[str, float]:
-        return {name: kernel(self._samples) for name, kernel in self._reference.items()}
+    def _sample(self) -> tuple[dict[str, float], bool]:
+        found = {name: kernel(self._samples) for name, kernel in self._reference.items()}
+        return found, self._quiet.sees(found)
 
 
 def _suspended() -> float:

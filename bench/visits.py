@@ -16,7 +16,10 @@ from bench.cells import Point
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
 
 #: Visits to a cell at most; with little time fewer of them, so that none is shorter than the other figure.
-MOST, LEAST_S = 4, 0.02
+MOST, LEAST_S = 8, 0.025
+#: A cell with fewer quiet rounds, or fewer than half of its rounds quiet, is visited again, at most so often; all that
+#: takes at most this share of the time asked for.
+LEAST_QUIET, MOST_AGAIN, SHARE_AGAIN = 6, 8, 0.6
 
 
 @dataclass
@@ -36,26 +39,47 @@ class Task:
         """How often it is visited."""
         return max(1, min(MOST, int(self.seconds / LEAST_S)))
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether it lacks quiet rounds."""
+        counts = [(rounds["quiet"], len(rounds["seconds"])) for rounds in self.results.values()]
+        return any(quiet < min(LEAST_QUIET, count / 2) for quiet, count in counts)
+
 
 def measure(
     worker: WorkerProcess, tasks: Sequence[Task], rng: Random, watch: Callable[[int], None] = lambda i: None
-) -> None:
-    """Prepare and visit ``tasks`` one by one, then visit them again and again in shuffled order.
+) -> float | None:
+    """Prepare and visit ``tasks`` one by one, then visit them again and again in shuffled order; those that were
+    disturbed more often.  Returns the quiet level of the process (``bench.quiet``).
 
     A task that fails keeps its error, and the others go on; if the process dies, tasks keep the visits they had, and
     those without one keep the error.  ``watch`` is told the task at hand.
     """
+    quiet_level: float | None = None
     try:
         for number in range(MOST):
             due = [i for i, task in enumerate(tasks) if not task.error and number < task.visits]
             for i in due if number == 0 else rng.sample(due, len(due)):
                 watch(i)
                 _visit(worker, i, tasks[i], number)
-        worker.ask({"op": "release"}, 60.0)
+        _visit_again(worker, tasks, rng, watch)
+        quiet_level = worker.ask({"op": "release"}, 60.0)["quiet_level"]
     except WorkerFailed as error:
         for task in tasks:
             if not task.results:
                 task.error = task.error or error
+    return quiet_level
+
+
+def _visit_again(worker: WorkerProcess, tasks: Sequence[Task], rng: Random, watch: Callable[[int], None]) -> None:
+    deadline = time.monotonic() + SHARE_AGAIN * sum(task.seconds for task in tasks)
+    for number in range(MOST, MOST + MOST_AGAIN):
+        due = [i for i, task in enumerate(tasks) if not task.error and task.disturbed]
+        for i in rng.sample(due, len(due)):
+            if time.monotonic() > deadline:
+                return
+            watch(i)
+            _visit(worker, i, tasks[i], number)
 
 
 def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
@@ -100,5 +124,6 @@ def _join(known: dict[str, Any], rounds: dict[str, Any]) -> None:
     known["seconds"] += rounds["seconds"]
     known["at_s"] += rounds["at_s"]
     known["dropped"] += rounds["dropped"]
+    known["quiet"] += rounds["quiet"]
     for kernel, times in known["reference_s"].items():
         times += rounds["reference_s"][kernel]

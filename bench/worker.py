@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import os
 import sys
 import time
@@ -87,6 +88,7 @@ class Worker:
         self.entry = registry.find(request["impl"])
         self.entry.load()  # import the library now, before threads are read back
         from bench import ceilings, reference_kernel
+        from bench.quiet import Quiet
 
         self.measure_ceilings = ceilings.measure
         self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
@@ -95,6 +97,7 @@ class Worker:
         self.reference = reference_kernel.make(
             self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
         )
+        self.quiet = Quiet(self.reference, request["quiet_level"])
 
         self._rehearse()
 
@@ -119,7 +122,7 @@ class Worker:
             return {"ceilings": self.measure_ceilings(self.device, self.dtype)}
         if request["op"] == "release":
             self.prepared.clear()
-            return {}
+            return {"quiet_level": self.quiet.level if math.isfinite(self.quiet.level) else None}
         if request["op"] == "visit":
             return self.visit(request)
         return self.prepare(request) if request["op"] == "prepare" else self.check(request)
@@ -155,10 +158,10 @@ class Worker:
 
         prepared = Prepared(instance, phases)
         if "step" in phases:
-            prepared.loops["step"] = Loop([instance.step], instance.synchronize, self.reference)
+            prepared.loops["step"] = Loop([instance.step], instance.synchronize, self.reference, self.quiet)
         if set(phases) & set(PHASES):
             calls = [getattr(instance, phase) for phase in PHASES]
-            prepared.loops["phases"] = Loop(calls, instance.synchronize, self.reference)
+            prepared.loops["phases"] = Loop(calls, instance.synchronize, self.reference, self.quiet)
         return prepared
 
     def visit(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -239,8 +242,6 @@ def _check_phases(instance: Any, expected: Any) -> dict[str, float]:
 
 def _check_finite(instance: Any) -> None:
     """After thousands of steps on one batch the loss must still be a number."""
-    import math
-
     from impls.conformance import Mismatch
 
     if not math.isfinite(instance.loss_value()):

@@ -20,6 +20,7 @@ from impls.interface import PHASES, Backprop, Network, Problem
 from impls.names import nearest
 
 DTYPES = ("float32", "float64")
+SWEEPS = ("smoke", "quick", "full")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Entry:
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
     layer_kinds: tuple[str, ...] = ("dense",)
-    quick: bool = True  # part of the smoke and quick sweeps
+    sweeps: tuple[str, ...] = SWEEPS  # it is part of, unless implementations are named
     peer: bool = False
     slow: bool = False  # sweeps far smaller cells, to stay within the same time
     cost: Cost = Cost(2e-5)
@@ -93,6 +94,7 @@ ENTRIES = (
         "impls.python_scalars:PythonScalars",
         "pure Python scalars; counts every operation",
         dtypes=("float64",),
+        sweeps=("smoke", "full"),
         slow=True,
         cost=Cost(1e-5, operation_s=4e-8),
     ),
@@ -100,6 +102,7 @@ ENTRIES = (
         "numpy-loop",
         "impls.numpy_loop:NumpyLoop",
         "NumPy, one example at a time, as textbooks write it",
+        sweeps=("smoke", "full"),
         cost=Cost(2e-5, example_s=6e-5, operation_s=3e-10),
     ),
     Entry(
@@ -131,7 +134,7 @@ ENTRIES = (
         extra="torch",
         programs=("g++", "clang++", "c++"),
         devices=("cpu", "cuda"),
-        quick=False,
+        sweeps=("full",),
         cost=Cost(3e-4, first_call_s=40.0),
     ),
     Entry(
@@ -152,7 +155,7 @@ ENTRIES = (
         phases=("step",),
         activations=("identity", "sigmoid", "tanh", "relu"),
         peer=True,
-        quick=False,
+        sweeps=("full",),
         cost=Cost(7e-4),
     ),
     Entry(
@@ -163,7 +166,7 @@ ENTRIES = (
         extra="peers",
         phases=("step",),
         peer=True,
-        quick=False,
+        sweeps=("full",),
         cost=Cost(8e-4),
     ),
 )

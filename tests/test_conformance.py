@@ -33,7 +33,7 @@ def cases() -> Iterator[object]:
     activation once and every loss and dtype once, not the whole product.
     """
     for entry in registry.ENTRIES:
-        if not entry.quick:
+        if "smoke" not in entry.sweeps:
             continue  # compiled for half a minute a case: one case of its own below
         compiles = entry.cost.first_call_s > 0.1
         for dtype in entry.dtypes:
@@ -85,7 +85,7 @@ def test_agrees_with_the_reference(entry: Entry, dtype: str, activation: str, lo
         np.testing.assert_array_equal(array, before)  # inputs unmutated
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if e.quick], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if "smoke" in e.sweeps], ids=lambda e: e.name)
 @pytest.mark.parametrize("n", [1, 23])
 def test_one_example_and_uneven_blocks(entry: Entry, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     available(entry)
@@ -99,7 +99,7 @@ def test_one_example_and_uneven_blocks(entry: Entry, n: int, monkeypatch: pytest
             check_phases(entry.prepare(problem, dtype=entry.dtypes[-1]), expected)
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if not e.quick], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if "smoke" not in e.sweeps], ids=lambda e: e.name)
 def test_slow_compilers_agree_once(entry: Entry) -> None:
     available(entry)
     problem = problem_of("tanh", "mse")

@@ -20,7 +20,7 @@ def test_a_device_that_returns_early_is_caught(name: str, caught: bool) -> None:
     assert (share > sync_check.LEFT_OVER) is caught
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if e.quick], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if "smoke" in e.sweeps], ids=lambda e: e.name)
 def test_every_implementation_waits(entry: Entry) -> None:
     if entry.missing():
         pytest.skip(str(entry.missing()))
