@@ -13,7 +13,7 @@ from analysis.statistics import moderated_intervals
 
 _CONSTANT = [
     "architecture", "axis", "heldout", "m", "p", "u", "width", "depth", "inputs", "outputs", "seed",
-    "operations_product", "operations_total",
+    "operations_product", "operations_total", "hidden", "units", "products", "itemsize", "L1", "L2", "L3",
 ]  # fmt: skip
 
 

@@ -1,24 +1,29 @@
 """Exponents of n, m and p with intervals that reflect how passes differ and how straight the line is.
 
-An exponent is the slope of log time on log x along the axis that moves x alone.  It means something only where cost
-has left the fixed overhead, so cells whose overhead is more than ``OVERHEAD_SHARE`` of their time are not used; which
-remain is reported.
+An exponent is the slope of log(t - t0) on log x along the axis that moves x alone, over the cells where the fixed part t0
+is at most ``OVERHEAD_SHARE`` of the cost.  t0 is fitted along the whole axis with the power left free (``analysis.growth``),
+so that growth of any power is left as it is; steps (a cache, another kernel) that a penalised fit finds get a level of
+their own.  The range that remains is reported, with the reason.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares, nnls
 
+from analysis import growth
 from analysis.cells import on_axis
-from analysis.statistics import Floats, pooled_slope, t_quantile
+from analysis.growth import Growth
+from analysis.statistics import Floats, Spread, gradient, tamed, two_way_interval
 
 OVERHEAD_SHARE = 0.2
 LEAST_POINTS = 3
 LEAST_SPAN = 4.0
+#: What is left of a time without its fixed part is at least this share of it: beyond, its logarithm is all noise.
+LEAST_REST = 0.02
 
 #: Which axes move which variable, and which variable that is.
 AXES = {
@@ -28,6 +33,32 @@ AXES = {
     "m_depth": (("depth",), "m"),
     "m_width": (("width",), "m"),
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """The cells of one axis in the order of x: ``x`` (cells,), log times ``logs`` (cells, passes; NaN where not measured).
+
+    ``fixed`` is a fixed part known from elsewhere; None: fitted along this axis.  ``kept`` are the cells past overhead,
+    ``places`` (log x) the steps found among them.
+    """
+
+    axis: str
+    cells: pd.DataFrame  # one row a cell: what predicts needs
+    x: Floats
+    logs: Floats
+    fixed: float | None = None
+    kept: tuple[bool, ...] = ()
+    places: tuple[float, ...] = ()
+
+    @property
+    def means(self) -> Floats:
+        """Mean over passes of the log time of each cell, wild passes pulled in."""
+        return np.asarray(np.nanmean(tamed(self.logs), axis=1))
+
+    def fixed_part(self, logs: Floats) -> float:
+        """Seconds that do not grow along this axis, for log times (cells,)."""
+        return growth.fit(self.x, np.exp(logs)).fixed if self.fixed is None else self.fixed
 
 
 @dataclass(frozen=True)
@@ -41,6 +72,17 @@ class Exponent:
     range_high: float | None
     points: int
     reason: str
+    steps: tuple[
+        tuple[float, float], ...
+    ] = ()  # x at which a step in cost was found, and the ratio of the price beyond
+    lines: tuple[Line, ...] = ()  # what it was estimated from
+
+    def of(self, predict: Callable[[pd.DataFrame], Floats]) -> float | None:
+        """The same estimate of times that a law predicts for the same cells; None where there was none."""
+        if not self.lines:
+            return None
+        logs = np.concatenate([np.log(np.maximum(predict(line.cells), 1e-300)) for line in self.lines])
+        return slope(self.lines, logs)
 
 
 def missing(reason: str, points: int = 0) -> Exponent:
@@ -48,115 +90,169 @@ def missing(reason: str, points: int = 0) -> Exponent:
     return Exponent(None, None, None, None, None, points, reason)
 
 
-def exponents(entries: pd.DataFrame, claimed: dict[str, float]) -> dict[str, Exponent]:
+def exponents(entries: pd.DataFrame, claimed: Mapping[str, float]) -> dict[str, Exponent]:
     """All exponents of one group's rows (one row a cell and pass).  ``claimed`` says which are expected to be 0."""
-    return {name: exponent(entries, name, claimed[name[0]]) for name in AXES}
+    lines = {axis: line(entries, axis, variable) for axes, variable in AXES.values() for axis in axes}
+    return {name: _exponent(lines, name, claimed.get(name[0])) for name in AXES}
 
 
-def exponent(entries: pd.DataFrame, name: str, claimed: float) -> Exponent:
+def exponent(entries: pd.DataFrame, name: str, claimed: float | None) -> Exponent:
     """One exponent of one group's rows."""
+    return exponents(entries, {} if claimed is None else {name[0]: claimed})[name]
+
+
+def _exponent(lines: Mapping[str, Line], name: str, claimed: float | None) -> Exponent:
+    """Where 0 is claimed nothing is fixed overhead: that it does not grow is the claim."""
     axes, variable = AXES[name]
-    parts = [_usable(entries, axis, variable, claimed) for axis in axes]
-    kept = [part for part in parts if part["point"].nunique() >= (1 if claimed == 0 else 2)]
-    if not kept:
-        found = max((part["point"].nunique() for part in parts), default=0)
-        axis = " and ".join(axes)
-        if all(on_axis(entries, a).empty for a in axes):
-            return missing(f"the {axis} axis was not measured")
-        past = f"only {found} of its cells" if found else "none of its cells"
-        return missing(f"{past} past fixed overhead, where that is at most {OVERHEAD_SHARE:.0%} of the time", found)
-    used = pd.concat([part.assign(group=i) for i, part in enumerate(kept)])
-    points = used["point"].nunique()
-    low, high = float(used["x"].min()), float(used["x"].max())
-    if points < LEAST_POINTS or high / low < LEAST_SPAN:
+    known = 0.0 if claimed == 0 else _fixed_of_examples(lines["examples"]) if name == "p" else None
+    found = [_past_overhead(replace(lines[axis], fixed=known)) for axis in axes]
+    used = [part for part in found if sum(part.kept) >= 2]
+    if not used:
+        return _none_past(found, axes)
+    x = np.concatenate([part.x[list(part.kept)] for part in used])
+    points = len(x)
+    if points < LEAST_POINTS or x.max() / x.min() < LEAST_SPAN:
+        if len(set(np.concatenate([part.x for part in found]).tolist())) == 1:
+            return missing(f"its axis has one value of {variable} only", points)
         return missing(
-            f"{points} cells past fixed overhead, {variable} from {low:,.0f} to {high:,.0f}: too few to tell", points
+            f"{points} cells past fixed overhead, {variable} from {x.min():,.0f} to {x.max():,.0f}: too few to tell",
+            points,
         )
-    return _estimate(used, points, low, high)
+    return _estimate([_with_steps(part) for part in used], points)
 
 
-def _usable(entries: pd.DataFrame, axis: str, variable: str, claimed: float) -> pd.DataFrame:
-    """Rows of an axis past the overhead, with columns x, log_x, log_t, point and pass."""
-    rows = on_axis(entries, axis)
-    rows = rows.assign(
-        x=rows[variable].astype(float), point=rows["layers"] + rows["activation"] + rows["n"].astype(str)
+def line(entries: pd.DataFrame, axis: str, variable: str, fixed: float | None = None) -> Line:
+    """The cells of an axis, in the order of ``variable``, each with its passes."""
+    rows = on_axis(entries, axis).sort_values([variable, "pass"], kind="stable")
+    cell, _ = pd.factorize(
+        pd.Series(list(zip(rows["layers"], rows["activation"], rows["n"], strict=True)), dtype=object)
     )
-    if rows.empty:
-        return rows.assign(log_x=[], log_t=[])
-    if claimed != 0:
-        rows = rows[rows["point"].isin(_past_overhead(entries, rows, axis))]
-    return rows.assign(log_x=np.log(rows["x"]), log_t=np.log(rows["time_s"]))
+    number, _ = pd.factorize(rows["pass"], sort=True)
+    logs = np.full((cell.max(initial=-1) + 1, number.max(initial=-1) + 1), np.nan)
+    logs[cell, number] = np.log(rows["time_s"].to_numpy(float))
+    cells = rows.iloc[np.unique(cell, return_index=True)[1]]
+    return Line(axis, cells, cells[variable].to_numpy(float), logs, fixed)
 
 
-def _past_overhead(entries: pd.DataFrame, rows: pd.DataFrame, axis: str) -> set[str]:
-    """Points whose fixed overhead is a small share of their time.
-
-    Along the activation axis the overhead is that of the examples axis: the products are no overhead there, since the
-    claim is that p multiplies the whole cost.
+def _fixed_of_examples(examples: Line) -> float:
+    """Along the activation axis the overhead is that of the examples axis: the products are none there, since the claim
+    is that p multiplies the whole cost.
     """
-    source = on_axis(entries, "examples") if axis == "activation" else rows
-    if source.empty:
-        return set(rows["point"])
-    variable = "n" if axis in ("activation", "examples") else "m"
-    mean = source.assign(x=source[variable]).groupby("x")["time_s"].mean()
-    fixed = fixed_overhead(mean.index.to_numpy(float), mean.to_numpy(float))
-    times = rows.groupby("point")["time_s"].mean()
-    return set(times.index[fixed <= OVERHEAD_SHARE * times])
+    return examples.fixed_part(examples.means) if len(examples.x) else 0.0
 
 
-def fixed_overhead(x: Floats, times: Floats) -> float:
-    """t0 of t = t0 + s·x^β, fitted to relative errors with β free: what does not grow, whatever the growth is.
+def _past_overhead(found: Line) -> Line:
+    if not len(found.x):
+        return found
+    means = found.means
+    return replace(found, kept=tuple(bool(k) for k in found.fixed_part(means) <= OVERHEAD_SHARE * np.exp(means)))
 
-    Three points cannot tell β too; they are taken for growth in proportion (β = 1), which at worst calls for more cells.
+
+def _none_past(lines: Sequence[Line], axes: Sequence[str]) -> Exponent:
+    axis = " and ".join(axes)
+    if not any(len(found.x) for found in lines):
+        return missing(f"the {axis} axis was not measured")
+    count = max(sum(found.kept) for found in lines)
+    past = f"only {count} of its cells" if count else "none of its cells"
+    return missing(f"{past} past fixed overhead, where that is at most {OVERHEAD_SHARE:.0%} of the time", count)
+
+
+def _with_steps(found: Line) -> Line:
+    """Steps among the kept cells, judged against the standard error of a cell."""
+    kept = list(found.kept)
+    fixed = found.fixed_part(found.means)
+    rest = _log_rest(np.exp(found.means[kept]), fixed)
+    logs = tamed(found.logs)[kept]
+    away = logs - np.nanmean(logs, axis=1, keepdims=True)
+    passes = logs.shape[1]
+    noise = float(np.sqrt(np.nanmean(away**2) / max(passes - 1, 1))) if passes > 1 else 0.0
+    return replace(found, places=growth.steps(np.log(found.x[kept]), rest, noise))
+
+
+def _log_rest(times: Floats, fixed: float) -> Floats:
+    return np.asarray(np.log(np.maximum(times - fixed, LEAST_REST * times)))
+
+
+def slope(lines: Sequence[Line], logs: Floats) -> float:
+    """Common slope over the lines, for log times of all their cells one after the other."""
+    columns, z, root = _system(lines, logs)
+    return float(np.linalg.lstsq(columns * root[:, None], z * root)[0][0])
+
+
+def _system(lines: Sequence[Line], logs: Floats) -> tuple[Floats, Floats, Floats]:
+    """log(t - t0) = slope·log x + a level for every line and step; weights are those of log t's own noise.
+
+    d log(t - t0) = d log t / (1 - share), so a cell counts with (1 - share)².
     """
-    if len(x) < 3:
-        return 0.0
-    if len(x) == 3:
-        return float(nnls(np.column_stack([np.ones_like(x), x]) / times[:, None], np.ones_like(times))[0][0])
-    scaled = x / x.max()
+    parts, values, roots = [], [], []
+    start = 0
+    for found in lines:
+        part = logs[start : start + len(found.x)]
+        start += len(found.x)
+        kept = list(found.kept)
+        fixed, times = found.fixed_part(part), np.exp(part[kept])
+        x = np.log(found.x[kept])
+        parts.append(np.column_stack([x, np.ones_like(x), *[(x > place).astype(float) for place in found.places]]))
+        values.append(_log_rest(times, fixed))
+        roots.append(np.maximum(1 - fixed / times, LEAST_REST))
+    width = 1 + sum(part.shape[1] - 1 for part in parts)
+    columns = np.zeros((sum(len(part) for part in parts), width))
+    row, column = 0, 1
+    for part in parts:
+        columns[row : row + len(part), 0] = part[:, 0]
+        columns[row : row + len(part), column : column + part.shape[1] - 1] = part[:, 1:]
+        row, column = row + len(part), column + part.shape[1] - 1
+    return columns, np.concatenate(values), np.concatenate(roots)
 
-    def residuals(parameters: Floats) -> Floats:
-        fixed, slope, beta = parameters
-        return np.asarray((np.exp(fixed) + np.exp(slope) * scaled**beta) / times - 1)
 
-    starts = [
-        (np.log(times.min() * share), np.log(times.max()), beta) for share in (0.01, 0.9) for beta in (0.6, 1.0, 1.5)
-    ]
-    bounds = (np.log([times.min() * 1e-6, times.max() * 1e-6, 1]), np.log([times.max(), times.max() * 10, 1]))
-    lower = np.array([bounds[0][0], bounds[0][1], 0.2])
-    upper = np.array([bounds[1][0], bounds[1][1], 2.5])
-    fits = [least_squares(residuals, np.clip(start, lower, upper), bounds=(lower, upper)) for start in starts]
-    return float(np.exp(min(fits, key=lambda fit: fit.cost).x[0]))
-
-
-def _estimate(used: pd.DataFrame, points: int, low: float, high: float) -> Exponent:
-    """Mean over passes of the slope, with the wider of two intervals.
-
-    * between passes: t-interval over the passes' slopes (memory layout, clock: what a fresh process changes);
-    * along the line: the usual regression interval over the cells' means (cache steps, bends: what a few cells of one
-      axis cannot tell from a trend).
-    With one pass only the second is there, and it needs four cells.
-    """
-    slopes = np.array(
-        [
-            pooled_slope(*(part[c].to_numpy() for c in ("log_x", "log_t", "group")))[0]
-            for _, part in used.groupby("pass")
-            if part["point"].nunique() == points
-        ]
+def _estimate(lines: Sequence[Line], points: int) -> Exponent:
+    lines = tuple(lines)
+    logs = _aligned([tamed(found.logs) for found in lines])
+    means = np.nanmean(logs, axis=1)
+    value = slope(lines, means)
+    columns, z, root = _system(lines, means)
+    solution = np.linalg.lstsq(columns * root[:, None], z * root)[0]
+    residuals = (z - columns @ solution) * root
+    degrees = len(z) - columns.shape[1]
+    about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
+    found = two_way_interval(value, gradient(lambda at: slope(lines, at), means), logs, about)
+    x = np.concatenate([part.x[list(part.kept)] for part in lines])
+    passes = int((~np.isnan(logs)).any(axis=0).sum())
+    known = bool(np.isfinite(found.low))
+    reason = f"{points} cells past fixed overhead, {passes} pass{'es' if passes > 1 else ''}"
+    if not known:
+        reason += ": too few for an interval"
+    return Exponent(
+        value,
+        found.low if known else None,
+        found.high if known else None,
+        float(x.min()),
+        float(x.max()),
+        points,
+        reason,
+        _steps_of(lines, np.asarray(solution, float)),
+        lines,
     )
-    means = used.groupby(["group", "point"], as_index=False)[["log_x", "log_t"]].mean()
-    slope, residuals = pooled_slope(*(means[c].to_numpy() for c in ("log_x", "log_t", "group")))
-    halves = []
-    if len(slopes) >= 2:
-        slope = float(slopes.mean())
-        halves.append(t_quantile(len(slopes) - 1) * float(slopes.std(ddof=1)) / np.sqrt(len(slopes)))
-    degrees = len(means) - means["group"].nunique() - 1
-    if degrees >= 1 and (len(slopes) >= 2 or points >= 4):
-        centred = (means["log_x"] - means.groupby("group")["log_x"].transform("mean")).to_numpy(float)
-        error = float(np.sqrt(residuals @ residuals / degrees / (centred @ centred)))
-        halves.append(t_quantile(degrees) * error)
-    if not halves:
-        return Exponent(slope, None, None, low, high, points, "one pass and three cells give no interval")
-    half = max(halves)
-    reason = f"{points} cells past fixed overhead, {max(len(slopes), 1)} passes"
-    return Exponent(slope, slope - half, slope + half, low, high, points, reason)
+
+
+def _steps_of(lines: Sequence[Line], solution: Floats) -> tuple[tuple[float, float], ...]:
+    """Where the steps are, and exp of their heights: the solution holds the slope, then each line's level and steps."""
+    found, at = [], 1
+    for part in lines:
+        for i, place in enumerate(part.places, start=at + 1):
+            found.append((float(np.exp(place)), float(np.exp(solution[i]))))
+        at += 1 + len(part.places)
+    return tuple(found)
+
+
+def _aligned(tables: Sequence[Floats]) -> Floats:
+    """Passes of several lines side by side: the same processes measured them."""
+    passes = max(table.shape[1] for table in tables)
+    padded = [np.pad(table, ((0, 0), (0, passes - table.shape[1])), constant_values=np.nan) for table in tables]
+    return np.vstack(padded)
+
+
+def along(entries: pd.DataFrame, axis: str, variable: str) -> tuple[Line, Growth] | None:
+    """The cells of an axis and how they grow; None where it has fewer than three."""
+    found = line(entries, axis, variable)
+    return (found, growth.fit(found.x, np.exp(found.means))) if len(found.x) >= 3 else None

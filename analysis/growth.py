@@ -87,7 +87,8 @@ def steps(log_x: Floats, log_t: Floats, noise: float) -> tuple[float, ...]:
     x, y = log_x[order], log_t[order]
     count = len(x)
     gaps = [(x[i - 1] + x[i]) / 2 for i in range(LEAST_BESIDE, count - LEAST_BESIDE + 1) if x[i] > x[i - 1]]
-    best, chosen = _criterion(x, y, (), noise), ()
+    chosen: tuple[float, ...] = ()
+    best = _criterion(x, y, chosen, noise)
     for number in range(1, MOST_STEPS + 1):
         if count < 2 * LEAST_BESIDE + 1 + 2 * (number - 1):
             break
@@ -95,7 +96,7 @@ def steps(log_x: Floats, log_t: Floats, noise: float) -> tuple[float, ...]:
             found = _criterion(x, y, places, noise)
             if found < best and np.all(np.abs(_jumps(x, y, places)) >= LEAST_JUMP):
                 best, chosen = found, places
-    return tuple(float(place) for place in chosen)
+    return tuple(map(float, chosen))
 
 
 def _columns(x: Floats, places: tuple[float, ...]) -> Floats:

@@ -1,110 +1,60 @@
-"""Laws of cost as data, their fits, and the choice between them.
+"""Fits of declared laws, the choice between them, and how sure their coefficients and predictions are.
 
-A law is a sum of terms with non-negative coefficients: t = Σ c_k · term_k(n, m, p, u).  Errors are relative:
+A law is a sum of terms with non-negative coefficients: t = Σ c_k · term_k (``analysis.hypotheses``).  Errors are relative:
 the fit minimises Σ ((t̂ - t) / t)², with weights that let go of a few wild cells.  Every law has the fixed term, so that
-none loses for want of an intercept.  A new law is one entry in ``LAWS``.
+none loses for want of an intercept.  What wins is told by cells that the fit did not see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from analysis.statistics import Floats
+from analysis.hypotheses import Law
+from analysis.statistics import Floats, t_quantile
 
-#: A law with fewer terms wins unless the other's error is at most this share of its own, and smaller by a point.
-WORTH_A_TERM = 0.9
-A_POINT = 0.01
+#: A law with fewer terms wins unless the other's error is smaller by so many standard errors of the difference, and by
+#: so much of it: the one-standard-error rule of Breiman et al. (1984), made stricter for the many laws that are tried.
+STANDARD_ERRORS = 2.0
+WORTH_A_TERM = 0.1
+#: Errors beyond it are all the same: a wild cell must not choose the law.
+WORST_ERROR = 0.5
 #: Fewer held-out cells than this judge nothing; then whole cells are left out in turn.
 LEAST_HELDOUT = 3
 FOLDS = 8
 #: Held-out cells have at least this many times the work of any cell that was fitted.
 HELDOUT_FACTOR = 8
+#: A law needs so many cells more than it has terms.
+SPARE_CELLS = 3
+#: Tukey's constant (95 % efficient under normal errors), and the least spread: an all but perfect fit keeps honest cells.
+TUKEY, LEAST_SPREAD = 4.685, 0.02
+DRAWS = 1000
 
 
-@dataclass(frozen=True)
-class Term:
-    """One term: its name, the unit of its coefficient, and its column of values (rows of the frame)."""
-
-    name: str
-    unit: str
-    values: Callable[[pd.DataFrame], pd.Series]
-
-
-@dataclass(frozen=True)
-class Law:
-    """A formula for cost declared before the data are seen; ``phases`` it is a candidate for."""
-
-    name: str
-    statement: str
-    terms: tuple[Term, ...]
-    phases: tuple[str, ...]
-
-
-FIXED = Term("1", "s", lambda f: f["n"] * 0 + 1.0)
-NMP = Term("n·m·p", "s per example, parameter and operation", lambda f: f["n"] * f["m"] * f["p"])
-NM = Term("n·m", "s per example and parameter", lambda f: f["n"] * f["m"])
-NUP = Term("n·u·p", "s per example and unit-operation", lambda f: f["n"] * f["u"] * f["p"])
-NU = Term("n·u", "s per example and unit", lambda f: f["n"] * f["u"])
-M = Term("m", "s per parameter", lambda f: f["m"])
-LAYERS = Term("depth", "s per layer", lambda f: f["depth"])
-CALLS = Term("hidden·p", "s per hidden layer and operation", lambda f: (f["depth"] - 1) * f["p"])
-N_LAYERS = Term("n·depth", "s per example and layer", lambda f: f["n"] * f["depth"])
-N_CALLS = Term("n·hidden·p", "s per example, hidden layer and operation", lambda f: f["n"] * (f["depth"] - 1) * f["p"])
-N = Term("n", "s per example", lambda f: f["n"])
-
-_WHOLE = ("step", "forward", "backward")
-LAWS = (
-    Law("n·m·p", "the article's: every weight of every example pays for the activation", (FIXED, NMP), _WHOLE),
-    Law("n·m", "multiply-adds alone; the activation is free", (FIXED, NM), _WHOLE),
-    Law(
-        "additive",
-        "products once per weight, activation once per unit, update once per parameter: t0 + n(a·m + b·u·p) + c·m",
-        (FIXED, NM, NUP, M),
-        _WHOLE,
-    ),
-    Law(
-        "additive with calls",
-        "the additive law, and a fixed price for every call a library makes: one for each layer, and one for each "
-        "operation of each hidden layer's activation: t0 + t1·depth + t2·hidden·p + n(a·m + b·u·p) + c·m",
-        (FIXED, LAYERS, CALLS, NM, NUP, M),
-        _WHOLE,
-    ),
-    Law(
-        "additive with calls per example",
-        "the same where every example makes the calls anew: t0 + n(t1·depth + t2·hidden·p + a·m + b·u·p) + c·m",
-        (FIXED, N_LAYERS, N_CALLS, NM, NUP, M),
-        _WHOLE,
-    ),
-    Law("n", "the article's: once per example", (FIXED, N), ("loss",)),
-    Law("n·m", "grows with the network too", (FIXED, NM), ("loss",)),
-    Law("m", "the article's: once per parameter, whatever n", (FIXED, M), ("update",)),
-    Law("n·m", "grows with the examples too", (FIXED, NM), ("update",)),
-    Law("constant", "overhead only", (FIXED,), ("loss", "update")),
-)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LawFit:
-    """A fitted law and how well it predicts; errors are |t̂/t - 1|, NaN where there was nothing to judge by."""
+    """A fitted law and how well it predicts; errors are t̂/t - 1, NaN where there was nothing to judge by."""
 
     law: Law
     coefficients: tuple[float, ...]
     fitted_cells: int
-    fitted_median: float
+    fitted_median: float  # of |error|, like all that follow
     crossvalidated_median: float
     heldout_cells: int
     heldout_median: float
     heldout_p90: float
     largest_fitted: float  # operations; cells beyond served to judge, or not at all
+    crossvalidated: Floats  # error of every fitted cell, left out in turn
+    heldout: Floats  # error of every held-out cell
+    weights: Floats  # of the fitted cells: 0 for one that was let go
 
     def predict(self, frame: pd.DataFrame) -> Floats:
-        """Seconds for the rows of a frame with n, m, p, u."""
-        return np.asarray(design(self.law, frame) @ np.array(self.coefficients))
+        """Seconds (or bytes) for the rows of a frame of cells."""
+        return np.asarray(self.law.design(frame) @ np.array(self.coefficients))
 
     @property
     def judged(self) -> float:
@@ -112,51 +62,50 @@ class LawFit:
 
         The largest cells alone would not see what small ones pay for calls; the fitted sizes alone not what scales.
         """
-        if self.heldout_cells < LEAST_HELDOUT:
-            return self.crossvalidated_median
-        return (self.crossvalidated_median + self.heldout_median) / 2
+        return float(_mean_loss(self))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """The laws of one group, the one that wins, and by what it was judged."""
 
     fits: tuple[LawFit, ...]
     winner: LawFit | None
     reason: str
+    final: LawFit | None = (
+        None  # the winner fitted to every cell, held-out ones too: what costs and predictions rest on
+    )
+    draws: Floats | None = None  # of the final coefficients, (draws, terms)
 
 
-def design(law: Law, frame: pd.DataFrame) -> Floats:
-    """Columns of term values, shape (rows, terms)."""
-    return np.column_stack([np.asarray(term.values(frame), float) for term in law.terms])
-
-
-def choose(cells: pd.DataFrame, phase: str) -> Choice:
+def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
     """Fit every candidate law of ``phase`` on the cells that may be seen and pick the best predictor of the others.
 
     ``cells`` are rows of one group.  Cells between the largest fitted and the held-out ones serve neither; those on the
     ``functions`` axis alone are not used, since operations of real functions do not compare with multiplications.
     """
-    usable = cells[cells["axis"] != "functions"]
-    heldout = usable[usable["heldout"]]
-    seen = usable[~usable["heldout"] & (usable["operations_total"] <= largest_fitted(heldout))]
-    candidates = [law for law in LAWS if phase in law.phases]
-    fits = tuple(_fit(law, seen, heldout) for law in candidates if len(seen) >= len(law.terms) + 3)
+    seen, heldout = split(cells)
+    candidates = [law for law in laws if phase in law.phases]
+    fits = tuple(
+        fit
+        for law in candidates
+        if len(seen) >= len(law.terms) + SPARE_CELLS and (fit := fit_law(law, seen, heldout)) is not None
+    )
     if not fits:
         return Choice((), None, f"only {len(seen)} cells, too few to fit a law")
     judged_by = f"{len(seen)} cells left out in turn"
     if len(heldout) >= LEAST_HELDOUT:
         judged_by += f" and {len(heldout)} held-out largest cells"
-    by_terms = sorted((fit for fit in fits if np.isfinite(fit.judged)), key=lambda fit: len(fit.law.terms))
-    if not by_terms:
-        return Choice(fits, None, "no law could be judged")
-    winner = by_terms[0]
-    for fit in by_terms[1:]:
-        equally_long = len(fit.law.terms) == len(winner.law.terms)
-        worth = fit.judged < min(winner.judged * WORTH_A_TERM, winner.judged - A_POINT)
-        if worth or (equally_long and fit.judged < winner.judged):
-            winner = fit
-    return Choice(fits, winner, f"judged on {judged_by}")
+    winner = best(fits)
+    every = cells[cells["axis"] != "functions"]
+    return Choice(fits, winner, f"judged on {judged_by}", fit_law(winner.law, every, every.iloc[:0]))
+
+
+def split(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cells that fits may see, and held-out ones."""
+    usable = cells[cells["axis"] != "functions"]
+    heldout = usable[usable["heldout"]]
+    return usable[~usable["heldout"] & (usable["operations_total"] <= largest_fitted(heldout))], heldout
 
 
 def largest_fitted(heldout: pd.DataFrame) -> float:
@@ -164,51 +113,153 @@ def largest_fitted(heldout: pd.DataFrame) -> float:
     return float(heldout["operations_total"].min()) / HELDOUT_FACTOR if len(heldout) >= LEAST_HELDOUT else np.inf
 
 
-def _fit(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit:
+def best(fits: Sequence[LawFit]) -> LawFit:
+    """The law with the fewest terms whose errors are not clearly larger than those of the best; among laws with as many
+    terms the one with the smaller.
+    """
+    champion = min(fits, key=lambda fit: (fit.judged, len(fit.law.terms)))
+    for terms in sorted({len(fit.law.terms) for fit in fits if len(fit.law.terms) < len(champion.law.terms)}):
+        rival = min((fit for fit in fits if len(fit.law.terms) == terms), key=lambda fit: fit.judged)
+        if not _clearly_larger(rival, champion):
+            return rival
+    return champion
+
+
+def _losses(fit: LawFit) -> tuple[Floats, Floats]:
+    """Bounded absolute errors of cells left out in turn, and of held-out ones where there are enough to judge."""
+    inside = np.minimum(np.abs(fit.crossvalidated), WORST_ERROR)
+    beyond = np.minimum(np.abs(fit.heldout), WORST_ERROR)
+    return inside, beyond if len(beyond) >= LEAST_HELDOUT else beyond[:0]
+
+
+def _mean_loss(fit: LawFit) -> float:
+    inside, beyond = _losses(fit)
+    return float(np.mean([part.mean() for part in (inside, beyond) if len(part)]))
+
+
+def _clearly_larger(rival: LawFit, champion: LawFit) -> bool:
+    """Whether the rival's loss exceeds the champion's by more than chance: paired, cell by cell."""
+    parts = [a - b for a, b in zip(_losses(rival), _losses(champion), strict=True) if len(a)]
+    difference = float(np.mean([part.mean() for part in parts]))
+    variance = sum(part.var(ddof=1) / len(part) for part in parts if len(part) > 1) / len(parts) ** 2
+    return bool(difference > max(STANDARD_ERRORS * float(np.sqrt(variance)), WORTH_A_TERM * rival.judged))
+
+
+def fit_law(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit | None:
+    """Fit on ``seen``, judge on both; None where a term has no value here (a cache whose size is not known)."""
+    columns, beyond = law.design(seen), law.design(heldout)
+    if not (np.isfinite(columns).all() and np.isfinite(beyond).all()) or (columns < 0).any():
+        return None
     times = seen["time_s"].to_numpy(float)
-    columns = design(law, seen)
-    coefficients = fit_relative(columns, times)
-    errors = np.abs(columns @ coefficients / times - 1)
-    beyond = np.abs(design(law, heldout) @ coefficients / heldout["time_s"].to_numpy(float) - 1)
+    coefficients, weights = fit_relative(columns, times)
+    errors = columns @ coefficients / times - 1
+    out = beyond @ coefficients / heldout["time_s"].to_numpy(float) - 1
+    crossvalidated = crossvalidate(columns, times)
     return LawFit(
         law,
         tuple(coefficients.tolist()),
         len(seen),
-        float(np.median(errors)),
-        _crossvalidate(columns, times),
+        float(np.median(np.abs(errors))),
+        float(np.median(np.abs(crossvalidated))),
         len(heldout),
-        float(np.median(beyond)) if len(beyond) else np.nan,
-        float(np.quantile(beyond, 0.9)) if len(beyond) else np.nan,
+        float(np.median(np.abs(out))) if len(out) else np.nan,
+        float(np.quantile(np.abs(out), 0.9)) if len(out) else np.nan,
         float(seen["operations_total"].max()),
+        crossvalidated,
+        out,
+        weights,
     )
 
 
-def fit_relative(columns: Floats, times: Floats) -> Floats:
-    """Non-negative coefficients that minimise relative errors, robustly.
+def fit_relative(columns: Floats, times: Floats) -> tuple[Floats, Floats]:
+    """Non-negative coefficients that minimise relative errors, robustly; and the weights that cells ended with.
 
     Tukey's biweight (Beaton & Tukey 1974) by reweighting: cells several times further off than most lose their say.
     """
     scale = columns.max(axis=0)
+    scale[scale <= 0] = 1.0  # a term that is 0 throughout: hidden layers where there is none
     relative = columns / scale / times[:, None]
-    weights = np.ones(len(times))
-    solution = np.zeros(columns.shape[1])
+    weights, solution = np.ones(len(times)), np.zeros(columns.shape[1])
     for _ in range(10):
         root = np.sqrt(weights)
-        solution, _ = nnls(relative * root[:, None], root)
+        before, (solution, _) = solution, nnls(relative * root[:, None], root)
+        if np.abs(solution - before).max() <= 1e-4 * solution.max():
+            break
         residuals = relative @ solution - 1
-        spread = 1.4826 * np.median(np.abs(residuals))
-        # 4.685 is 95 % efficient under normal errors; 5 % keeps an all but perfect fit from discarding honest cells
-        distance = np.clip(np.abs(residuals) / (4.685 * max(spread, 0.05)), 0, 1)
-        weights = (1 - distance**2) ** 2
-    return np.asarray(solution / scale)
+        spread = max(1.4826 * float(np.median(np.abs(residuals))), LEAST_SPREAD)
+        weights = (1 - np.clip(np.abs(residuals) / (TUKEY * spread), 0, 1) ** 2) ** 2
+        if np.count_nonzero(weights) <= columns.shape[1]:
+            weights = np.ones(len(times))
+            break
+    return np.asarray(solution / scale), weights
 
 
-def _crossvalidate(columns: Floats, times: Floats) -> float:
-    """Median relative error of cells that the fit did not see, each left out once; folds follow the order of size."""
-    folds = np.argsort(np.argsort(times)) % FOLDS
-    errors = np.full(len(times), np.nan)
-    for fold in range(FOLDS):
+def crossvalidate(columns: Floats, times: Floats) -> Floats:
+    """Relative errors of cells that the fit did not see, each left out once; folds follow the order of size."""
+    folds = np.argsort(np.argsort(times, kind="stable"), kind="stable") % min(FOLDS, len(times))
+    errors = np.empty(len(times))
+    for fold in range(folds.max() + 1):
         out = folds == fold
-        if 0 < out.sum() < len(times) - columns.shape[1]:
-            errors[out] = np.abs(columns[out] @ fit_relative(columns[~out], times[~out]) / times[out] - 1)
-    return float(np.nanmedian(errors)) if np.isfinite(errors).any() else np.nan
+        errors[out] = columns[out] @ fit_relative(columns[~out], times[~out])[0] / times[out] - 1
+    return errors
+
+
+def with_draws(choice: Choice, entries: pd.DataFrame, cells: pd.DataFrame, count: int = DRAWS) -> Choice:
+    """The choice with draws of its final coefficients."""
+    if choice.final is None or not count:
+        return choice
+    every = cells[cells["axis"] != "functions"]
+    return replace(choice, draws=draws(choice.final, every, log_table(entries, every), count))
+
+
+def draws(fit: LawFit, seen: pd.DataFrame, logs: Floats, count: int = DRAWS, seed: int = 0) -> Floats:
+    """Coefficients as they might have come out, shape (count, terms): cells and passes drawn anew together.
+
+    Cells are drawn with replacement: a size is faster or slower than the law says in every pass alike.  Passes are drawn as
+    a wild bootstrap: every pass's deviations, of all cells together, times a normal weight, widened to what Student's t
+    asks for so few passes; drawing three passes with replacement would be too narrow (Cameron, Gelbach & Miller 2008).
+    ``logs`` are log times of ``seen``, shape (cells, passes), NaN where not measured.
+    """
+    rng = np.random.default_rng(seed)
+    columns, times = fit.law.design(seen), seen["time_s"].to_numpy(float)
+    scale = columns.max(axis=0)
+    scale[scale <= 0] = 1.0
+    relative = columns / scale / times[:, None]
+    cells = len(times)
+    picked = rng.multinomial(cells, np.full(cells, 1 / cells), size=count).astype(float)
+    moved = np.exp(-_pass_moves(rng, logs, count))  # t of a draw is t·e^move: its relative columns shrink by as much
+    weight = picked * fit.weights
+    # normal equations of every draw: G = Σ w r rᵀ e^-2move, b = Σ w r e^-move
+    outer = (relative[:, :, None] * relative[:, None, :]).reshape(cells, -1)
+    grams = ((weight * moved**2) @ outer).reshape(count, relative.shape[1], -1)
+    rights = (weight * moved) @ relative
+    return np.asarray(np.stack([_nnls_normal(g, b) for g, b in zip(grams, rights, strict=True)]) / scale)
+
+
+def log_table(entries: pd.DataFrame, cells: pd.DataFrame) -> Floats:
+    """Log times of ``cells`` (rows) in every pass (columns) of a group's entries; NaN where not measured."""
+    keys = ["layers", "activation", "n"]
+    where = {key: i for i, key in enumerate(cells[keys].itertuples(index=False, name=None))}
+    rows = np.array([where.get(key, -1) for key in entries[keys].itertuples(index=False, name=None)])
+    number, _ = pd.factorize(entries["pass"], sort=True)
+    table = np.full((len(cells), number.max(initial=-1) + 1), np.nan)
+    table[rows[rows >= 0], number[rows >= 0]] = np.log(entries["time_s"].to_numpy(float)[rows >= 0])
+    return table
+
+
+def _pass_moves(rng: np.random.Generator, logs: Floats, count: int) -> Floats:
+    """Log by which every cell moves in every draw, shape (count, cells), for passes are only so many."""
+    passes = logs.shape[1]
+    if passes < 2:
+        return np.zeros((count, len(logs)))
+    away = np.nan_to_num(logs - np.nanmean(logs, axis=1, keepdims=True))
+    widened = t_quantile(passes - 1) / 1.96
+    weights = rng.standard_normal((count, passes)) * widened / np.sqrt(passes * (passes - 1))
+    return np.asarray(weights @ away.T)
+
+
+def _nnls_normal(gram: Floats, right: Floats) -> Floats:
+    """Non-negative least squares from its normal equations G x = b: with G = L Lᵀ it is min |Lᵀ x - L⁻¹ b|."""
+    ridge = 1e-10 * np.trace(gram) * np.eye(len(gram))
+    factor = np.linalg.cholesky(gram + ridge)
+    return np.asarray(nnls(factor.T, np.linalg.solve(factor, right))[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "rounds_at_s": list,
     "machine_state": dict,
 }
+#: Bytes of a number.
+ITEMSIZE = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _POSITIVE = ("n", "m", "depth", "threads", "pass")
 
 
@@ -154,7 +157,20 @@ def _same_machine(documents: list[tuple[Path, dict[str, Any]]]) -> None:
 
 
 def _rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [_row(f"{path}: benchmark {i + 1}", entry) for i, entry in enumerate(document["benchmarks"])]
+    caches = cache_bytes((document.get("machine_info") or {}).get("caches"))
+    return [_row(f"{path}: benchmark {i + 1}", entry) | caches for i, entry in enumerate(document["benchmarks"])]
+
+
+def cache_bytes(found: Any) -> dict[str, float]:
+    """Bytes of the data caches by level; NaN where the machine did not tell."""
+    names = {"L1": "L1d", "L2": "L2", "L3": "L3"}
+    sizes = found if isinstance(found, dict) else {}
+    return {level: _bytes(sizes.get(name)) for level, name in names.items()}
+
+
+def _bytes(text: Any) -> float:
+    match = re.fullmatch(r"(\d+)([KMG]?)", str(text))
+    return float(match[1]) * {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[match[2]] if match else math.nan
 
 
 def _row(where: str, entry: Any) -> dict[str, Any]:
@@ -174,11 +190,14 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
         "layers": "-".join(map(str, info["layers"])),
         "inputs": info["layers"][0],
         "outputs": info["layers"][-1],
+        "units": sum(info["layers"]),
+        "hidden": info["depth"] - 1,
+        "itemsize": ITEMSIZE.get(info["dtype"], math.nan),
         "raw_s": float(np.median(seconds)),
         "rounds": len(seconds),
         "seconds": seconds,
         "references": reference,
-        **_operations(where, info["operations"], info["phase"]),
+        **_operations(where, info["operations"], info["phase"], info["n"]),
     }
     return row
 
@@ -213,12 +232,13 @@ def _references(where: str, found: Any, rounds: int) -> dict[str, np.ndarray]:
     return {name: values for name, values in times.items() if len(values) == rounds}
 
 
-def _operations(where: str, operations: dict[str, Any], phase: str) -> dict[str, int]:
+def _operations(where: str, operations: dict[str, Any], phase: str, n: int) -> dict[str, float]:
     try:
         chosen = operations.values() if phase == "step" else [operations[phase]]
         products = sum(int(kinds.get("product", 0)) for kinds in chosen)
         return {
             "operations_product": products,
+            "products": products / 2 / n,  # multiply-adds for one example
             "operations_total": sum(int(c) for kinds in chosen for c in kinds.values()),
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:

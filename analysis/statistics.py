@@ -127,8 +127,8 @@ def two_way_interval(estimate: float, gradient: Floats, logs: Floats, line: Spre
     sum_g2 = float(gradient @ gradient)
     whole = logs[:, ~np.isnan(logs).any(axis=0)]
     cells = Spread(line.mean_square * sum_g2, line.degrees)
-    if whole.shape[1] < 2:
-        return _interval(estimate, cells)
+    if whole.shape[1] < 2:  # one pass: the line's own residuals, if they are more than one
+        return _interval(estimate, cells) if line.degrees > 1 else Interval(estimate, np.nan, np.nan)
     passes_count = whole.shape[1]
     away = whole - whole.mean(axis=1, keepdims=True)
     moved = gradient @ away

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from analysis import laws
-from analysis.claims import BAND, CLAIMS, Claim
+from analysis.claims import BAND, CLAIMS, HELDOUT_BAND, Claim
 from analysis.exponents import Exponent, exponents
+from analysis.hypotheses import Law, declared
+from analysis.laws import DRAWS, LEAST_HELDOUT, LawFit
 from analysis.load import GROUP
 
 Word = Literal["supported", "refuted", "inconclusive"]
 
 
 @dataclass(frozen=True)
+class LawVerdict:
+    """What the measurements say of one law: its predicted exponents against the measured ones, and held-out cells."""
+
+    fit: LawFit
+    word: Word
+    reason: str
+    predicted: dict[str, float]  # by exponent: declared by the law, or what its fit makes of the same cells
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """What one implementation's phase says of the article's claim."""
+    """What one implementation's phase says of the article's claim, and of every declared law."""
 
     impl: str
     device: str
@@ -28,24 +41,83 @@ class Verdict:
     reason: str
     exponents: dict[str, Exponent]
     choice: laws.Choice
+    laws: tuple[LawVerdict, ...] = ()
 
 
-def judge(entries: pd.DataFrame, cells: pd.DataFrame) -> list[Verdict]:
-    """A verdict for every group of the run, in the order of the cell table."""
+def judge(
+    entries: pd.DataFrame, cells: pd.DataFrame, hypotheses: Sequence[Law] | None = None, resamples: int = DRAWS
+) -> list[Verdict]:
+    """A verdict for every group of the run, in the order of the cell table; memory is judged as a phase of its own.
+
+    ``resamples`` is how often the winning law's coefficients are drawn anew for their intervals.
+    """
+    hypotheses = declared() if hypotheses is None else hypotheses
+    entries, cells = pd.concat([entries, memory(entries)]), pd.concat([cells, memory(cells)])
     by_group = dict(list(cells.groupby(GROUP, sort=False)))
     return [
-        _judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key])
+        _judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key], hypotheses, resamples)
         for key, rows in entries.groupby(GROUP, sort=True)
         if str(key[3]) in CLAIMS
     ]
 
 
-def _judge(key: tuple[str, str, str, str], entries: pd.DataFrame, cells: pd.DataFrame) -> Verdict:
+def memory(rows: pd.DataFrame) -> pd.DataFrame:
+    """Steps as cells of the phase ``memory``: their time is their peak in bytes, the same in every pass."""
+    steps = rows[rows["phase"] == "step"]
+    peak = pd.to_numeric(steps["peak_bytes"])
+    steps = steps[peak > 0].assign(phase="memory", time_s=peak[peak > 0])
+    return (
+        steps.assign(**{"pass": 1}).drop_duplicates([*GROUP, "layers", "activation", "n"]) if "pass" in rows else steps
+    )
+
+
+def _judge(
+    key: tuple[str, str, str, str],
+    entries: pd.DataFrame,
+    cells: pd.DataFrame,
+    hypotheses: Sequence[Law],
+    resamples: int,
+) -> Verdict:
     claim = CLAIMS[key[3]]
-    found = exponents(entries, claim.exponents)
-    words = {name: equivalent(found[name], claimed) for name, claimed in claim.exponents.items()}
-    word = overall(list(words.values()))
-    return Verdict(*key, claim, word, explain(claim, found, words, word), found, laws.choose(cells, key[3]))
+    found = exponents(entries, dict(claim.exponents))
+    choice = laws.with_draws(laws.choose(cells, key[3], hypotheses), entries, cells, resamples)
+    judged = tuple(judge_law(fit, found) for fit in choice.fits)
+    own = next((verdict for verdict in judged if verdict.fit.law.name == claim.law), None)
+    claimed = dict(claim.exponents) | (
+        {} if own is None else {k: own.predicted[k] for k in "nmp" if k in own.predicted}
+    )
+    words = {name: equivalent(found[name], claimed[name]) for name in "nmp" if name in claimed}
+    word = overall(list(words.values())) if words else "inconclusive"
+    return Verdict(*key, claim, word, explain(claim, claimed, found, words, word), found, choice, judged)
+
+
+def judge_law(fit: LawFit, found: dict[str, Exponent]) -> LawVerdict:
+    """A law is supported where every exponent lies within ±0.1 of what it says and it predicts the held-out cells; one that
+    fails refutes it.  What it leaves open of an exponent is what its fit, put through the same estimator, comes to.
+    """
+    predicted: dict[str, float] = {}
+    for name in ("n", "m_depth", "m_width", "m", "p"):
+        says = fit.law.exponents.get(name[0])
+        value = found[name].of(fit.predict) if says is None else says
+        if value is not None:
+            predicted[name] = value
+    words: dict[str, Word] = {
+        f"exponent of {name}": equivalent(found[name], predicted[name])
+        for name in ("n", "m_depth", "m_width", "p")
+        if name in predicted and found[name].value is not None
+    }
+    if fit.heldout_cells >= LEAST_HELDOUT:
+        words["held-out cells"] = _predicts(fit)
+    word = overall(list(words.values())) if words else "inconclusive"
+    against = [what for what, found_word in words.items() if found_word == word]
+    reason = f"{word} by {', '.join(against)}" if words else "inconclusive, because no exponent could be estimated"
+    return LawVerdict(fit, word, reason, predicted)
+
+
+def _predicts(fit: LawFit) -> Word:
+    if fit.heldout_p90 <= HELDOUT_BAND:
+        return "supported"
+    return "refuted" if fit.heldout_median > HELDOUT_BAND else "inconclusive"
 
 
 def equivalent(exponent: Exponent, claimed: float) -> Word:
@@ -66,17 +138,21 @@ def overall(words: list[Word]) -> Word:
     return "supported" if all(word == "supported" for word in words) else "inconclusive"
 
 
-def explain(claim: Claim, found: dict[str, Exponent], words: dict[str, Word], word: Word) -> str:
+def explain(
+    claim: Claim, claimed: dict[str, float], found: dict[str, Exponent], words: dict[str, Word], word: Word
+) -> str:
     """The verdict in a plain sentence with its numbers."""
-    told = [_told(name, found[name]) for name in claim.exponents]
-    sentence = f"Cost grows as {', '.join(told)}. "
+    if not words:
+        return f"Inconclusive, because the law {claim.law} could not be fitted."
+    cost = "Memory" if claim.phase == "memory" else "Cost"
+    sentence = f"{cost} grows as {', '.join(_told(name, found[name]) for name in words)}. "
     against = [name for name in words if words[name] == "refuted"]
     unsure = [name for name in words if words[name] == "inconclusive"]
     if word == "supported":
         return sentence + f"All are within ±{BAND} of the claim: growth as {claim.law} is supported."
     if word == "inconclusive":
-        return sentence + f"Inconclusive, because {_doubt(unsure[0], found[unsure[0]], claim)}."
-    faster = [name for name in against if (found[name].value or 0) > claim.exponents[name]]
+        return sentence + f"Inconclusive, because {_doubt(unsure[0], found[unsure[0]], claimed[unsure[0]])}."
+    faster = [name for name in against if (found[name].value or 0) > claimed[name]]
     named = " and ".join(against)
     if faster:
         bound = (
@@ -91,14 +167,17 @@ def _told(name: str, exponent: Exponent) -> str:
     if exponent.value is None:
         return f"{name}^? ({exponent.reason})"
     interval = "" if exponent.ci_low is None else f" [{exponent.ci_low:.2f}, {exponent.ci_high:.2f}]"
-    return (
+    told = (
         f"{name}^{exponent.value:.2f}{interval} for {name} from {exponent.range_low:,.0f} to {exponent.range_high:,.0f}"
     )
+    if exponent.steps:
+        told += f" (with a step in cost near {' and '.join(f'{x:,.0f}' for x, _ in exponent.steps)})"
+    return told
 
 
-def _doubt(name: str, exponent: Exponent, claim: Claim) -> str:
+def _doubt(name: str, exponent: Exponent, claimed: float) -> str:
     if exponent.ci_low is None or exponent.ci_high is None:
         return f"{name} has no {'interval' if exponent.value is not None else 'estimate'}: {exponent.reason}"
-    edges = [claim.exponents[name] - BAND, claim.exponents[name] + BAND]
-    crossed = " and ".join(f"{edge:g}" for edge in edges if exponent.ci_low < edge < exponent.ci_high)
+    edges = [claimed - BAND, claimed + BAND]
+    crossed = " and ".join(f"{edge:.2g}" for edge in edges if exponent.ci_low < edge < exponent.ci_high)
     return f"the interval of {name} reaches across {crossed}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impls import activations, counts
-from impls.interface import Network
+from impls.interface import Network, Phase
 from impls.registry import Entry
 
 
@@ -18,7 +18,7 @@ class Point:
     n: int
     axes: tuple[str, ...]
     heldout: bool = False
-    by_phase: bool = True  # measured phase by phase too, not as a step only
+    phases: tuple[Phase, ...] = ()  # measured one by one, beside the step
 
     @property
     def label(self) -> str:

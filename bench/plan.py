@@ -212,8 +212,8 @@ def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list
     memory = machine.memory_bytes()["available"]
     for point in profiles.points(profile, setting.entry, settings.seed):
         reason = _unfit(setting, point, profile, memory)
-        wanted = settings.phases if point.by_phase else ("step",)
-        phases = tuple(p for p in ALL_PHASES if p in wanted and p in settings.phases and p in setting.entry.phases)
+        wanted = {"step", *point.phases} & {*settings.phases} & {*setting.entry.phases}
+        phases = tuple(phase for phase in ALL_PHASES if phase in wanted)
         if reason:
             left_out.append({"impl": setting.entry.name, "cell": point.label, "reason": reason})
         elif phases:

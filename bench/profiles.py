@@ -16,7 +16,7 @@ import numpy as np
 from backprop_files import UserError
 from bench.cells import Point
 from impls import activations, counts
-from impls.interface import Network
+from impls.interface import PHASES, Network, Phase
 from impls.names import nearest
 from impls.registry import Entry
 
@@ -43,7 +43,7 @@ class Range:
     joint: int = 0
     heldout: int = 0
     functions: tuple[str, ...] = ("relu", "sigmoid", "tanh", "gelu")  # a step each, at the centre
-    all_by_phase: bool = False  # the depth axis too
+    every_phase: bool = False  # each phase at every point of every axis, not only where it grows
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ _FULL = replace(
     widths=(8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
     degrees=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
     functions=activations.PLAIN_NAMES,
-    all_by_phase=True,
+    every_phase=True,
     joint=80,
     heldout=16,
 )
@@ -110,7 +110,7 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("smoke", 2, 0.15, 80.0, _SMOKE, _SLOW_SMOKE, 0.2),
-        Profile("quick", 3, 0.2, 210.0, _QUICK, _SLOW_QUICK, 0.06),
+        Profile("quick", 5, 0.1, 210.0, _QUICK, _SLOW_QUICK, 0.06),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
     )
 }
@@ -137,7 +137,7 @@ def points(profile: Profile, entry: Entry, seed: int) -> list[Point]:
         key = (able.network, able.n)
         known = merged.get(key)
         if known:
-            able = replace(known, axes=(*known.axes, *able.axes), by_phase=known.by_phase or able.by_phase)
+            able = replace(known, axes=(*known.axes, *able.axes), phases=_joined(known.phases, able.phases))
         merged[key] = able
     return list(merged.values())
 
@@ -149,15 +149,43 @@ def _network(chosen: Range, width: int | None = None, hidden: int | None = None,
 
 def _axes(chosen: Range) -> Iterator[Point]:
     for n in chosen.examples:
-        yield Point(_network(chosen), n, ("examples",))
+        yield Point(_network(chosen), n, ("examples",), phases=_phases(chosen, "examples", n, chosen.n))
     for hidden in chosen.depths:
-        yield Point(_network(chosen, hidden=hidden), chosen.n, ("depth",), by_phase=chosen.all_by_phase)
+        phases = _phases(chosen, "depth", hidden, chosen.hidden)
+        yield Point(_network(chosen, hidden=hidden), chosen.n, ("depth",), phases=phases)
     for width in chosen.widths:
-        yield Point(_network(chosen, width=width), chosen.n, ("width",))
+        yield Point(
+            _network(chosen, width=width), chosen.n, ("width",), phases=_phases(chosen, "width", width, chosen.width)
+        )
     for degree in chosen.degrees:
-        yield Point(_network(chosen, activation=f"horner-{degree}"), chosen.n, ("activation",))
+        phases = _phases(chosen, "activation", degree, chosen.degree)
+        yield Point(_network(chosen, activation=f"horner-{degree}"), chosen.n, ("activation",), phases=phases)
     for name in chosen.functions:
-        yield Point(_network(chosen, activation=name), chosen.n, ("functions",), by_phase=False)
+        yield Point(_network(chosen, activation=name), chosen.n, ("functions",))
+
+
+#: Along which axes a phase is said to grow.
+GROWS: dict[Phase, tuple[str, ...]] = {
+    "forward": ("examples", "width", "activation"),
+    "loss": ("examples",),
+    "backward": ("examples", "width", "activation"),
+    "update": ("width",),
+}
+
+
+def _phases(chosen: Range, axis: str, value: int, centre: int) -> tuple[Phase, ...]:
+    """Phases worth a cell of their own at a point: all along an axis where they grow, at its ends and its centre where
+    they are said not to; the activation is nothing to a loss or an update.
+    """
+    if chosen.every_phase:
+        return PHASES
+    values = {"examples": chosen.examples, "width": chosen.widths}.get(axis, ())
+    few = {centre, *values[:1], *values[-1:]} if values else set()
+    return tuple(phase for phase in PHASES if axis in GROWS[phase] or value in few)
+
+
+def _joined(some: tuple[Phase, ...], others: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    return tuple(phase for phase in PHASES if phase in some or phase in others)
 
 
 def work(point: Point) -> int:
@@ -176,7 +204,7 @@ def _joint(chosen: Range, seed: int) -> Iterator[Point]:
             round(float(np.exp(rng.uniform(np.log(values[0]), np.log(values[-1])))))
             for values in (chosen.examples, chosen.widths, chosen.depths, chosen.degrees)
         )
-        point = Point(_network(chosen, width, hidden, f"horner-{degree}"), n, ("joint",), by_phase=False)
+        point = Point(_network(chosen, width, hidden, f"horner-{degree}"), n, ("joint",))
         share = work(point) / largest
         heldout = HELDOUT_WORK[0] <= share <= HELDOUT_WORK[1]
         key = (point.network, n)

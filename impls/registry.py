@@ -121,6 +121,7 @@ ENTRIES = (
         "torch-manual",
         "impls.torch_manual:TorchManual",
         "PyTorch operations by hand, no autograd",
+        sweeps=("smoke", "full"),
         requires=("torch",),
         extra="torch",
         devices=("cpu", "cuda"),

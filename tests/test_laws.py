@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import cells, laws, load, normalise, verdicts
-from analysis.exponents import exponent, exponents, fixed_overhead
+from analysis import cells, growth, laws, load, normalise, verdicts
+from analysis.exponents import exponent, exponents
+from analysis.hypotheses import declared
 from analysis.statistics import moderated_intervals, pooled_slope
 from analysis.verdicts import Verdict
 from bench.profiles import Range
@@ -20,7 +21,9 @@ from tests.planted import Noise
 
 def frame(benchmarks: list[dict[str, Any]]) -> pd.DataFrame:
     """As ``load`` makes it, without the file."""
-    rows = [load._row("planted", entry) for entry in benchmarks]
+    rows = [
+        load._row("planted", entry) | load.cache_bytes({"L1d": "32K", "L2": "1M", "L3": "32M"}) for entry in benchmarks
+    ]
     return normalise.normalise(pd.DataFrame(rows))
 
 
@@ -63,14 +66,14 @@ def test_coefficients_are_recovered_even_among_wild_cells(outliers: int) -> None
 def test_laws_are_fitted_to_cells_an_eighth_as_large_as_those_that_judge() -> None:
     entries = frame(planted.entries(planted.additive, seed=5))
     table = cells.table(entries)
-    choice = laws.choose(table, "step")
+    choice = laws.choose(table, "step", declared())
     heldout = table.loc[table["heldout"], "operations_total"]
     assert all(8 * fit.largest_fitted <= heldout.min() for fit in choice.fits)
 
 
 def test_too_few_cells_choose_nothing() -> None:
     table = cells.table(frame(planted.entries(planted.additive, seed=5)))
-    choice = laws.choose(table.head(4), "step")
+    choice = laws.choose(table.head(4), "step", declared())
     assert choice.winner is None
     assert "too few" in choice.reason
 
@@ -159,14 +162,17 @@ def test_single_passes_have_no_interval() -> None:
 @pytest.mark.parametrize("exponent_", [0.7, 1.0, 1.5])
 def test_fixed_overhead_is_found_whatever_the_growth(exponent_: float) -> None:
     x = np.geomspace(1, 4096, 9)
-    assert fixed_overhead(x, 1e-3 + 1e-5 * x**exponent_) == pytest.approx(1e-3, rel=0.02)
-    assert fixed_overhead(x, 1e-5 * x**exponent_) < 1e-6
+    found = growth.fit(x, 1e-3 + 1e-5 * x**exponent_)
+    assert found.fixed == pytest.approx(1e-3, rel=1e-4)
+    assert found.power == pytest.approx(exponent_, abs=1e-4)
+    assert found.where(0.5) == pytest.approx(100 ** (1 / exponent_), rel=1e-3)
+    assert growth.fit(x, 1e-5 * x**exponent_).fixed < 1e-9
 
 
 def test_three_points_of_overhead_are_seen_as_overhead() -> None:
     x = np.array([8.0, 32.0, 128.0])
-    assert fixed_overhead(x, 4e-4 + 1e-8 * x) == pytest.approx(4e-4, rel=0.01)
-    assert fixed_overhead(x, 1e-5 * x) < 1e-9
+    assert growth.fit(x, 4e-4 + 1e-8 * x).fixed == pytest.approx(4e-4, rel=0.01)
+    assert growth.fit(x, 1e-5 * x).fixed < 1e-9
 
 
 def test_pooled_slope_is_that_of_a_regression_with_intercepts() -> None:

@@ -1,0 +1,205 @@
+"""Time and memory of a step that was never measured, from a run's winning laws: interval, binding ceiling, and whether it
+lies beyond what was measured.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import activations, cells, laws, sizes, verdicts
+from analysis.costs import costs
+from analysis.hypotheses import Law
+from analysis.laws import Choice
+from analysis.load import Run
+from analysis.statistics import Interval, t_quantile
+from backprop_files import UserError
+
+#: Times a parameter and a unit of an example are read or written in a step, at the least: parameters forward, backward,
+#: gradient written, read and parameter updated; a unit's value and its δ written and read.
+PARAMETER_MOVES, UNIT_MOVES = 5, 4
+#: Terms that are library calls and fixed overhead, whatever the arithmetic.
+CALL_TERMS = ("1", "depth", "hidden·p", "n·depth", "n·hidden·p")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds and bytes of a step with 95 % intervals for one new measurement; ``floors_s`` are lower bounds by ceiling."""
+
+    impl: str
+    device: str
+    dtype: str
+    law: str
+    time_s: Interval
+    memory_law: str
+    memory_bytes: Interval
+    floors_s: dict[str, float]
+    binding: str
+    p: float
+    p_from: str
+    beyond: tuple[str, ...]  # in words; empty where it lies within what was measured
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether it lies beyond what was measured."""
+        return bool(self.beyond)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """What predictions of one implementation on one device in one dtype rest on."""
+
+    steps: pd.DataFrame
+    time: Choice
+    memory: Choice | None
+
+
+def series(run: Run, impl: str, hypotheses: Sequence[Law] | None = None, device: str = "", dtype: str = "") -> Series:
+    """Fit one implementation's steps and memory.  Raises UserError where the run has none, or no law could be chosen."""
+    entries = run.entries[run.entries["phase"] == "step"]
+    known = sorted(entries["impl"].unique())
+    if impl not in known:
+        near = difflib.get_close_matches(impl, known, 1)
+        hint = f": did you mean '{near[0]}'?" if near else f"; it holds {', '.join(known) or 'no step'}"
+        raise UserError(f"the run has no step of '{impl}'{hint}")
+    chosen = entries[entries["impl"] == impl]
+    for key, wanted in (("device", device), ("dtype", dtype)):
+        found = sorted(chosen[key].unique())
+        if wanted and wanted not in found:
+            raise UserError(f"the run has '{impl}' on {key} {', '.join(found)}, not '{wanted}'")
+        if not wanted and len(found) > 1:
+            raise UserError(f"the run has '{impl}' on several: choose with --{key} {'|'.join(found)}")
+        chosen = chosen[chosen[key] == (wanted or found[0])]
+    table = cells.table(chosen)
+    judged = {v.phase: v for v in verdicts.judge(chosen, table, hypotheses)}
+    time = judged["step"].choice
+    if time.final is None:
+        raise UserError(f"no law of '{impl}' could be chosen: {time.reason}; measure more cells (--profile quick)")
+    memory = judged["memory"].choice if "memory" in judged else None
+    return Series(table, time, memory if memory and memory.final else None)
+
+
+def predict(found: Series, layers: Sequence[int], n: int, activation: str) -> Prediction:
+    """Predict one step.  Raises UserError for sizes that are none, or an activation whose p the run does not tell."""
+    if n < 1 or len(layers) < 2 or min(layers) < 1:
+        raise UserError(
+            "--n and --widths are positive whole numbers, two widths at least: inputs, hidden layers, outputs"
+        )
+    steps = found.steps
+    first = steps.iloc[0]
+    p, p_from = _p_of(activation, found)
+    caches = {level: float(first[level]) for level in ("L1", "L2", "L3")}
+    row = sizes.row(layers, n, p, str(first["dtype"]), caches)
+    time = interval(found.time, steps, row)
+    memory = Interval(np.nan, np.nan, np.nan)
+    if found.memory:
+        memory = interval(found.memory, verdicts.memory(steps), row)
+    floors = _floors(found, row)
+    return Prediction(
+        str(first["impl"]),
+        str(first["device"]),
+        str(first["dtype"]),
+        found.time.final.law.name if found.time.final else "",
+        time,
+        found.memory.final.law.name if found.memory and found.memory.final else "",
+        memory,
+        floors,
+        max(floors, key=lambda name: floors[name]),
+        p,
+        p_from,
+        tuple(_beyond(steps, row)),
+    )
+
+
+def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
+    """The prediction for one new cell: what the coefficients leave open, and how far cells lie from the law.
+
+    On the log scale both variances add: var = var over draws + mean square of log(t̂ / t) over cells that the fit did not
+    see; beyond the largest cell measured, those of held-out cells, which lay as far beyond the cells fitted, if larger.
+    """
+    final, winner = choice.final, choice.winner
+    assert final is not None
+    assert winner is not None
+    value = float(final.predict(row)[0])
+    if value <= 0:
+        return Interval(value, np.nan, np.nan)
+    spread = _mean_square(final.crossvalidated)
+    if len(winner.heldout) >= laws.LEAST_HELDOUT and _work(row).iloc[0] > _work(rows).max():
+        spread = max(spread, _mean_square(winner.heldout))
+    drawn = 0.0
+    if choice.draws is not None:
+        times = final.law.design(row) @ choice.draws.T
+        drawn = float(np.var(np.log(np.maximum(times, value * 1e-3))))
+    degrees = max(final.fitted_cells - len(final.law.terms), 2)
+    half = t_quantile(degrees) * float(np.sqrt(spread + drawn))
+    return Interval(value, value * float(np.exp(-half)), value * float(np.exp(half)))
+
+
+def _work(rows: pd.DataFrame) -> pd.Series:
+    return rows["operations_product"].astype(float)
+
+
+def _mean_square(errors: np.ndarray) -> float:
+    """Of log(t̂ / t), with wild cells pulled in to four robust deviations."""
+    logs = np.log1p(np.maximum(errors, -0.99))
+    scale = 1.4826 * float(np.median(np.abs(logs))) if len(logs) else 0.0
+    return float(np.mean(np.clip(logs, -4 * scale, 4 * scale) ** 2)) if len(logs) else 0.0
+
+
+def _p_of(activation: str, found: Series) -> tuple[float, str]:
+    """Operations of an activation: of ``horner-K`` by count, of a real one by what it costs where the run measured that."""
+    dial = re.fullmatch(r"horner-(\d+)", activation)
+    if dial and 1 <= int(dial[1]) <= 64:
+        return 4.0 * int(dial[1]), "counted"
+    multiply_add = next(
+        (c.seconds.value for c in costs(found.time, "step", found.steps) if c.unit == "multiply-add"), None
+    )
+    calibrated = {c.activation: c for c in activations.calibrate(found.steps, multiply_add)}
+    own = calibrated.get(activation)
+    if own and own.equivalent_p is not None:
+        return own.equivalent_p, f"by measured cost (counted: {own.p})"
+    counted = found.steps.loc[found.steps["activation"] == activation, "p"]
+    if len(counted):
+        return float(counted.iloc[0]), "counted"
+    known = [
+        "horner-K",
+        *sorted(set(found.steps["activation"]) - {a for a in found.steps["activation"] if "horner" in a}),
+    ]
+    raise UserError(f"activation '{activation}' was not measured in this run, which knows {', '.join(known)}")
+
+
+def _floors(found: Series, row: pd.DataFrame) -> dict[str, float]:
+    """Seconds that a step cannot go below, by ceiling; for calls what the law says they take."""
+    final = found.time.final
+    assert final is not None
+    first, at = found.steps.iloc[0], row.iloc[0]
+    moved = float(at["itemsize"]) * (PARAMETER_MOVES * at["m"] + UNIT_MOVES * at["n"] * at["units"])
+    terms = final.law.design(row)[0] * np.array(final.coefficients)
+    calls = sum(float(t) for term, t in zip(final.law.terms, terms, strict=True) if term.text in CALL_TERMS)
+    floors = {"calls and fixed overhead": calls}
+    if np.isfinite(first["ceiling_flops"]):
+        floors["matrix products"] = float(at["operations_product"]) / float(first["ceiling_flops"])
+    if np.isfinite(first["bandwidth_bytes_per_s"]):
+        floors["memory bandwidth"] = float(moved) / float(first["bandwidth_bytes_per_s"])
+    return floors
+
+
+def _beyond(steps: pd.DataFrame, row: pd.DataFrame) -> list[str]:
+    """In which of n, m, p and n·m a cell lies outside what was measured, and how far."""
+    told = []
+    for name in ("n", "m", "p", "n·m"):
+        value, seen = float(_size(row, name).iloc[0]), _size(steps, name)
+        if value > seen.max():
+            told.append(f"{name} = {value:,.0f} is {value / seen.max():.1f} times the largest measured")
+        elif value < seen[seen > 0].min():
+            told.append(f"{name} = {value:,.0f} is below the smallest measured, {seen[seen > 0].min():,.0f}")
+    return told
+
+
+def _size(rows: pd.DataFrame, name: str) -> pd.Series:
+    return (rows["n"] * rows["m"] if name == "n·m" else rows[name]).astype(float)
