@@ -7,7 +7,7 @@ and every implementation has a marker of its own as well.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from analysis import sizes
 from analysis.cells import on_axis
 from analysis.claims import BAND
 from analysis.laws import LawFit
+from analysis.regimes import Regimes
 from analysis.verdicts import Verdict
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -53,6 +55,7 @@ class Material:
     verdicts: Sequence[Verdict]
     rounds: pd.DataFrame  # of analysis.timeline
     states: pd.DataFrame
+    regimes: Mapping[str, Regimes]  # by full series
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -68,6 +71,11 @@ class Material:
         """Colour and marker of a series, the same in every figure of the report."""
         i = self.series.index(series)
         return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+    def names(self) -> list[tuple[str, str]]:
+        """Full and short name of every series, in the order of the short ones."""
+        pairs = self.cells[["full_series", "series"]].drop_duplicates().itertuples(index=False, name=None)
+        return sorted(((str(full), str(short)) for full, short in pairs), key=lambda pair: pair[1])
 
     def winners(self) -> dict[str, LawFit]:
         """The winning law of every series' step."""
@@ -249,6 +257,9 @@ def _short(material: Material, verdict: Verdict) -> str:
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
+_LAWS_A_ROW = 4
+
+
 def _prediction_caption(material: Material) -> str:
     return (
         "Predicted over measured time of a step for each declared law, fitted on the small cells only. Filled markers are "
@@ -264,20 +275,22 @@ def predicted_against_measured(material: Material) -> Figure | None:
     names = list(dict.fromkeys(fit.law.name for _, fit in fits))
     if not names:
         return None
-    figure = _figure(10, 4.4)
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, law in zip(panels, names, strict=True):
+    rows = (len(names) + _LAWS_A_ROW - 1) // _LAWS_A_ROW
+    figure = _figure(10, 0.8 + 3.1 * rows)
+    panels = figure.subplots(rows, min(len(names), _LAWS_A_ROW), sharex=True, sharey=True, squeeze=False)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, law in zip(panels.flat, names, strict=False):
         axes.axhspan(1 / 1.2, 1.2, color="#e8e8e8", zorder=0)
         axes.axhline(1, color="#888888", linewidth=1)
         for verdict, fit in fits:
             if fit.law.name == law:
                 _prediction_marks(axes, material, verdict, fit)
-        axes.set(
-            xscale="log", yscale="log", xlabel="measured seconds per step", title=textwrap.fill(law, 20), ylim=(0.15, 7)
-        )
+        axes.set(xscale="log", yscale="log", title=textwrap.fill(law, 26), ylim=(0.15, 7))
         axes.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
         axes.minorticks_off()
-    panels[0].set_ylabel("predicted / measured")
+    figure.supxlabel("measured seconds per step", fontsize=9)
+    figure.supylabel("predicted / measured", fontsize=9)
     kinds = [
         Line2D([], [], linestyle="none", marker="o", color="#666666", label="held out"),
         Line2D([], [], linestyle="none", marker="o", color="#666666", markerfacecolor="none", label="fitted"),
@@ -295,6 +308,88 @@ def _prediction_marks(axes: Axes, material: Material, verdict: Verdict, fit: Law
     style |= {"linestyle": "none", "rasterized": True}  # hundreds of markers: a drawing of them all would be large
     axes.plot(rows["time_s"][~out], ratio[~out], markerfacecolor="none", alpha=0.5, **style)
     axes.plot(rows["time_s"][out], ratio[out], **style)
+
+
+# --- regimes --------------------------------------------------------------------------------------------------------
+
+_BANDS = (("overhead", "#D5D9E0"), ("transition", "#F3D9A4"), ("growth", "#BFE3D0"))
+
+
+def _regimes_caption(material: Material) -> str:
+    return (
+        "Where the fixed part is more than half of a step's cost (overhead), more than a fifth (transition), and where cost "
+        "grows with the work, along the examples axis, in n·m. Black: the crossover, where overhead is half of the cost, with "
+        "its 95 % interval; where there is none, it lies outside what was measured. Dotted: steps in the price of the work, "
+        "found by a segmented fit with a penalty, and by how much."
+    )
+
+
+@drawing("regimes", "Overhead, transition, growth", _regimes_caption)
+def regimes(material: Material) -> Figure | None:
+    """A row of bands for each series."""
+    known = [(name, material.regimes[full]) for full, name in material.names() if full in material.regimes]
+    if not known:
+        return None
+    figure = _figure(10, 1.5 + 0.42 * len(known))
+    axes = figure.subplots()
+    for row, (_, found) in enumerate(known):
+        ends = [found.low, found.overhead_until, found.transition_until, found.high]
+        for (_, colour), start, end in zip(_BANDS, ends, ends[1:], strict=False):
+            if end > start:
+                axes.barh(row, end - start, left=start, height=0.62, color=colour)
+        for at, ratio in found.steps:
+            axes.plot([at, at], [row - 0.31, row + 0.31], ":", color="#333333", linewidth=1.6)
+            axes.text(at, row - 0.33, f"×{ratio:.2f}", ha="center", va="bottom", fontsize=7)
+        if np.isfinite(found.crossover.low):
+            axes.plot([found.crossover.low, found.crossover.high], [row, row], color="black", linewidth=2.2)
+        if np.isfinite(found.crossover.value):
+            axes.plot([found.crossover.value], [row], "o", color="black", markersize=5)
+    axes.set(xscale="log", xlabel="n·m, examples times weights and biases", ylim=(len(known) - 0.5, -0.6))
+    axes.set_xlim(min(found.low for _, found in known), max(found.high for _, found in known))
+    axes.set_yticks(range(len(known)), [name for name, _ in known])
+    axes.grid(axis="y", visible=False)
+    patches: list[Any] = [Patch(color=colour, label=name) for name, colour in _BANDS]
+    patches.append(Line2D([], [], color="black", marker="o", linewidth=2.2, label="overhead is half of the cost"))
+    figure.legend(handles=patches, loc="outside lower center", ncols=4)
+    return figure
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def _memory_caption(material: Material) -> str:
+    return (
+        "Peak bytes that one prepared problem holds during a step (parameters, batch, workspace, temporaries), as the "
+        "library's own allocator counts them, when one thing moves and all else stays. Dashed: the memory law that wins "
+        "for each implementation. Bytes do not differ from pass to pass."
+    )
+
+
+@drawing("memory", "Peak memory of a step", _memory_caption)
+def memory(material: Material) -> Figure | None:
+    """Three panels: n, m by width, p."""
+    steps = material.steps[pd.to_numeric(material.steps["peak_bytes"]) > 0]
+    panels = [panel for panel in _PANELS if panel[0] != "depth" and on_axis(steps, panel[0])[panel[1]].nunique() > 1]
+    if not panels:
+        return None
+    figure = _figure(10, 3.6)
+    names: set[str] = set()
+    finals = {name_of(v): v.choice.final for v in material.verdicts if v.phase == "memory" and v.choice.final}
+    for axes, (axis, variable, label) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
+    ):
+        for name, rows in on_axis(steps, axis).groupby("series"):
+            line = rows.sort_values(variable)
+            style = material.style(str(name))
+            axes.plot(line[variable], pd.to_numeric(line["peak_bytes"]) / 1e6, linestyle="none", **style)
+            law = finals.get(str(line["full_series"].iloc[0]))
+            if law:
+                axes.plot(line[variable], law.predict(line) / 1e6, "--", color=style["color"], linewidth=0.9)
+            names.add(str(name))
+        axes.set(xscale="log", yscale="log", xlabel=label)
+    figure.axes[0].set_ylabel("peak megabytes of a step")
+    _legend(figure, material, sorted(names), [Line2D([], [], color="#666666", linestyle="--", label="winning law")])
+    return figure
 
 
 # --- ceiling --------------------------------------------------------------------------------------------------------
@@ -407,9 +502,7 @@ def _complete(material: Material) -> dict[str, LawFit]:
 
 def _two_hidden_layers(n: np.ndarray, width: np.ndarray, like: pd.Series) -> pd.DataFrame:
     w, x = (a.ravel() for a in np.meshgrid(width, n, indexing="ij"))
-    inputs, outputs = like["inputs"], like["outputs"]
-    m = inputs * w + w * w + w * outputs + 2 * w + outputs
-    return pd.DataFrame({"n": x, "m": m, "p": like["p"], "u": 2 * w, "depth": 3})
+    return sizes.like(like, (like["inputs"], w, w, like["outputs"]), x, float(like["p"]))
 
 
 # --- phases ---------------------------------------------------------------------------------------------------------

@@ -93,8 +93,7 @@ def predict(found: Series, layers: Sequence[int], n: int, activation: str) -> Pr
     steps = found.steps
     first = steps.iloc[0]
     p, p_from = _p_of(activation, found)
-    caches = {level: float(first[level]) for level in ("L1", "L2", "L3")}
-    row = sizes.row(layers, n, p, str(first["dtype"]), caches)
+    row = sizes.like(first, layers, n, p)
     time = interval(found.time, steps, row)
     memory = Interval(np.nan, np.nan, np.nan)
     if found.memory:

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,17 @@ from PIL import Image
 
 from analysis import cells as cell_table
 from analysis import figures, laws, load, timeline, verdicts
-from analysis.claims import BAND
+from analysis.activations import calibrate
+from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
+from analysis.costs import Cost, costs
+from analysis.exponents import Exponent
 from analysis.figures import Material
+from analysis.hypotheses import declared
 from analysis.load import Run
-from analysis.verdicts import Verdict
+from analysis.regimes import Regimes
+from analysis.regimes import regimes as regimes_of
+from analysis.statistics import Interval
+from analysis.verdicts import LawVerdict, Verdict
 from backprop_files import SCHEMA_VERSION, write_json, write_whole
 
 #: Dots per inch of PNGs, and of what lies as a picture within an SVG.
@@ -46,19 +53,23 @@ class Picture:
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
 
-def write_report(paths: Sequence[Path], out: Path) -> Path:
+def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None) -> Path:
     """Write report.html, report.md, cells.csv, fits.json and figures/ into ``out``; returns the page's path.
 
-    Raises UserError for unusable files and for a directory that cannot be written.
+    ``laws_file`` declares laws of the user's own.  Raises UserError for unusable files and for a directory that cannot be
+    written.
     """
+    hypotheses = declared(laws_file)
     run = load.load(paths)
     cells = cell_table.table(run.entries)
-    judged = verdicts.judge(run.entries, cells)
-    material = Material(cells, judged, timeline.rounds(run.entries), timeline.states(run.entries))
+    judged = verdicts.judge(run.entries, cells, hypotheses)
+    material = Material(
+        cells, judged, timeline.rounds(run.entries), timeline.states(run.entries), _regimes(run.entries, judged)
+    )
     write_whole(
         out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
     )
-    write_json(out / "fits.json", fits_document(run, judged))
+    write_json(out / "fits.json", fits_document(run, material))
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent)
     environment = Environment(
@@ -73,6 +84,19 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     page = out / "report.html"
     write_whole(page, environment.get_template("report.html").render(context))
     return page
+
+
+def _regimes(entries: pd.DataFrame, judged: Sequence[Verdict]) -> dict[str, Regimes]:
+    """Regimes of every series' steps, by full name."""
+    found = {}
+    for verdict in judged:
+        if verdict.phase != "step":
+            continue
+        rows = entries[(entries[load.GROUP] == [verdict.impl, verdict.device, verdict.dtype, "step"]).all(axis=1)]
+        regimes = regimes_of(rows, verdict.exponents["n"])
+        if regimes:
+            found[figures.name_of(verdict)] = regimes
+    return found
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -120,41 +144,94 @@ def _small_and_steady(svg: bytes) -> bytes:
 # --- fits.json ------------------------------------------------------------------------------------------------------
 
 
-def fits_document(run: Run, judged: Sequence[Verdict]) -> dict[str, Any]:
+def fits_document(run: Run, material: Material) -> dict[str, Any]:
     """The contract scripts may rely on; missing numbers are null."""
-    return {"schema_version": SCHEMA_VERSION, "run": _plain(run.settings), "fits": [_fit_object(v) for v in judged]}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run": _plain(run.settings),
+        "fits": [_fit_object(material, verdict) for verdict in material.verdicts],
+    }
 
 
-def _fit_object(verdict: Verdict) -> dict[str, Any]:
+def _fit_object(material: Material, verdict: Verdict) -> dict[str, Any]:
     winner = verdict.choice.winner
+    regimes = material.regimes.get(figures.name_of(verdict)) if verdict.phase == "step" else None
     return {
         "impl": verdict.impl,
         "device": verdict.device,
         "dtype": verdict.dtype,
         "phase": verdict.phase,
-        "claim": {"statement": verdict.claim.statement, "exponents": verdict.claim.exponents, "band": BAND},
+        "claim": {
+            "statement": verdict.claim.statement,
+            "law": verdict.claim.law,
+            "exponents": verdict.claim.exponents,
+            "band": BAND,
+        },
         "verdict": verdict.word,
         "reason": verdict.reason,
-        "exponents": {name: _plain(asdict(exponent)) for name, exponent in verdict.exponents.items()},
+        "exponents": {name: _exponent_object(exponent) for name, exponent in verdict.exponents.items()},
         "winning_law": winner.law.name if winner else None,
         "winning_reason": verdict.choice.reason,
-        "laws": [
+        "laws": [_law_object(verdict, judged) for judged in verdict.laws],
+        "costs": [
             {
-                "name": fit.law.name,
-                "statement": fit.law.statement,
-                "terms": [term.name for term in fit.law.terms],
-                "units": [term.unit for term in fit.law.terms],
-                "coefficients": list(fit.coefficients),
-                "fitted_cells": fit.fitted_cells,
-                "fitted_median": _number(fit.fitted_median),
-                "crossvalidated_median": _number(fit.crossvalidated_median),
-                "heldout_cells": fit.heldout_cells,
-                "heldout_median": _number(fit.heldout_median),
-                "heldout_p90": _number(fit.heldout_p90),
+                "unit": cost.unit,
+                "bytes" if verdict.phase == "memory" else "seconds": _interval(cost.seconds),
+                "share_of_ceiling": _number(cost.share),
+                "ceiling": cost.ceiling or None,
             }
-            for fit in verdict.choice.fits
+            for cost in _costs(material, verdict)
         ],
+        "regimes": None
+        if regimes is None
+        else {
+            "axis": regimes.axis,
+            "unit": "n·m",
+            "range": [regimes.low, regimes.high],
+            "overhead_until": regimes.overhead_until,
+            "transition_until": regimes.transition_until,
+            "steps": [{"at": at, "ratio": ratio} for at, ratio in regimes.steps],
+            "crossover": _interval(regimes.crossover),
+            "reason": regimes.reason,
+        },
     }
+
+
+def _exponent_object(exponent: Exponent) -> dict[str, Any]:
+    keys = ("value", "ci_low", "ci_high", "range_low", "range_high", "points", "reason")
+    return _plain({key: getattr(exponent, key) for key in keys}) | {
+        "steps": [{"at": at, "ratio": ratio} for at, ratio in exponent.steps]
+    }
+
+
+def _law_object(verdict: Verdict, judged: LawVerdict) -> dict[str, Any]:
+    fit = judged.fit
+    unit = "bytes" if verdict.phase == "memory" else "s"
+    return {
+        "name": fit.law.name,
+        "statement": fit.law.statement,
+        "terms": [term.text for term in fit.law.terms],
+        "units": [unit if term.text == "1" else f"{unit} per {term.text}" for term in fit.law.terms],
+        "coefficients": list(fit.coefficients),
+        "verdict": judged.word,
+        "reason": judged.reason,
+        "predicted_exponents": {name: _number(value) for name, value in judged.predicted.items()},
+        "fitted_cells": fit.fitted_cells,
+        "fitted_median": _number(fit.fitted_median),
+        "crossvalidated_median": _number(fit.crossvalidated_median),
+        "heldout_cells": fit.heldout_cells,
+        "heldout_median": _number(fit.heldout_median),
+        "heldout_p90": _number(fit.heldout_p90),
+    }
+
+
+def _interval(found: Interval) -> dict[str, Any]:
+    return {"value": _number(found.value), "ci_low": _number(found.low), "ci_high": _number(found.high)}
+
+
+def _costs(material: Material, verdict: Verdict) -> list[Cost]:
+    rows = material.cells[material.cells["full_series"] == figures.name_of(verdict)]
+    return costs(verdict.choice, verdict.phase, rows)
 
 
 def _number(value: Any) -> Any:
@@ -175,10 +252,15 @@ def _context(run: Run, material: Material, pictures: list[Picture], absent: list
         "run": run,
         "opening": opening(steps, cells),
         "steps": [_opening_row(material, v) for v in steps],
-        "phases": [(_series(material, v), v) for v in material.verdicts if v.phase != "step"],
-        "laws": [(_series(material, v), v, fit) for v in steps for fit in v.choice.fits],
-        "law_statements": {law.name: law.statement for law in laws.LAWS if "step" in law.phases},
-        "functions": functions_table(cells),
+        "series": [short for _, short in material.names()],
+        "claims": claims_table(material),
+        "phases": [(_series(material, v), v) for v in material.verdicts if v.phase not in ("step", "memory")],
+        "laws": [(_series(material, v), v, judged) for v in steps for judged in v.laws],
+        "law_statements": {judged.fit.law.name: judged.fit.law.statement for v in steps for judged in v.laws},
+        "costs": costs_table(material),
+        "regimes": [(short, material.regimes[full]) for full, short in material.names() if full in material.regimes],
+        "memory": [(_series(material, v), v, v.choice.winner) for v in material.verdicts if v.phase == "memory"],
+        "functions": functions_table(material),
         "precision": precision_table(cells),
         "each": [row for _, row in cells[cells["phase"] == "step"].iterrows()],
         "ceilings": cell_table.ceilings(run.entries).reset_index().to_dict("records"),
@@ -190,9 +272,70 @@ def _context(run: Run, material: Material, pictures: list[Picture], absent: list
         "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
         "cells": len(cells),
         "unsettled": int((~cells["settled"].astype(bool)).sum()),
+        "disturbed": int(run.entries["disturbed"].sum()),
+        "measurements": len(run.entries),
         "dropped": int(cells["dropped_rounds"].sum()),
         "band": BAND,
+        "heldout_band": HELDOUT_BAND,
     }
+
+
+def claims_table(material: Material) -> list[dict[str, Any]]:
+    """Every sentence about cost: the claim, its experiment, and by series the word and the evidence it rests on; then the
+    rival laws of a step.
+    """
+    rows = []
+    for claim in CLAIMS.values():
+        found = {_series(material, v): v for v in material.verdicts if v.phase == claim.phase}
+        if found:
+            cells = {name: {"word": v.word, "evidence": evidence(v), "why": v.reason} for name, v in found.items()}
+            rows.append(
+                {"claim": claim.statement, "source": claim.source, "experiment": claim.experiment, "cells": cells}
+            )
+    steps = [v for v in material.verdicts if v.phase == "step"]
+    for name in dict.fromkeys(judged.fit.law.name for v in steps for judged in v.laws):
+        cells = {
+            _series(material, v): {
+                "word": judged.word,
+                "evidence": f"held-out cells err by {percent(judged.fit.heldout_median)}",
+                "why": judged.reason,
+            }
+            for v in steps
+            for judged in v.laws
+            if judged.fit.law.name == name
+        }
+        if name != CLAIMS["step"].law:
+            experiment = "fitted on small cells, asked about cells 8 to 16 times larger, and exponents"
+            rows.append(
+                {"claim": f"a step costs as “{name}”", "source": "rival", "experiment": experiment, "cells": cells}
+            )
+    return rows
+
+
+def evidence(verdict: Verdict) -> str:
+    """The exponents a verdict rests on: those that refute it, or that leave it open, or all."""
+    claimed = verdict.claimed
+    words = {name: verdicts.equivalent(verdict.exponents[name], claimed[name]) for name in "nmp" if name in claimed}
+    deciding = [name for name, word in words.items() if word == verdict.word] or list(words)
+    return "; ".join(_short_exponent(name, verdict.exponents[name], claimed[name]) for name in deciding)
+
+
+def _short_exponent(name: str, exponent: Exponent, claimed: float) -> str:
+    told = f", claimed {claimed:.2g}"
+    if exponent.value is None:
+        return f"{name}^?{told}"
+    interval = "" if exponent.ci_low is None else f" [{exponent.ci_low:.2f}, {exponent.ci_high:.2f}]"
+    return f"{name}^{exponent.value:.2f}{interval}{told}"
+
+
+def costs_table(material: Material) -> list[dict[str, Any]]:
+    """What things cost by the winning law of each series' step: one row a unit, one column a series."""
+    by_unit: dict[str, dict[str, Cost]] = {}
+    for verdict in material.verdicts:
+        if verdict.phase == "step":
+            for cost in _costs(material, verdict):
+                by_unit.setdefault(cost.unit, {})[_series(material, verdict)] = cost
+    return [{"unit": unit, "costs": found} for unit, found in by_unit.items()]
 
 
 def _series(material: Material, verdict: Verdict) -> str:
@@ -248,15 +391,20 @@ def _errors(fit: laws.LawFit | None) -> str:
     return same_sizes if not fit.heldout_cells else f"{same_sizes} / {percent(fit.heldout_median)}"
 
 
-def functions_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """Real activation functions at one point: seconds per step, one row a function, one column a series."""
-    chosen = cell_table.on_axis(cells[cells["phase"] == "step"], "functions")
-    if chosen.empty:
-        return []
-    rows = []
-    for (name, p), group in chosen.groupby(["activation", "p"], sort=False):
-        rows.append({"activation": name, "p": p, "times": dict(zip(group["series"], group["time_s"], strict=True))})
-    return sorted(rows, key=lambda row: int(row["p"]))
+def functions_table(material: Material) -> list[dict[str, Any]]:
+    """Real activation functions at one point: p by count, and by series what an element costs in multiply-adds."""
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for verdict in material.verdicts:
+        if verdict.phase != "step":
+            continue
+        steps = material.steps[material.steps["full_series"] == figures.name_of(verdict)]
+        multiply_add = next((c.seconds.value for c in _costs(material, verdict) if c.unit == "multiply-add"), None)
+        for found in calibrate(steps, multiply_add):
+            row = rows.setdefault(
+                (found.activation, found.p), {"activation": found.activation, "p": found.p, "found": {}}
+            )
+            row["found"][_series(material, verdict)] = found
+    return sorted(rows.values(), key=lambda row: int(row["p"]))
 
 
 def precision_table(cells: pd.DataFrame) -> list[dict[str, Any]]:

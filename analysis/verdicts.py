@@ -41,7 +41,8 @@ class Verdict:
     reason: str
     exponents: dict[str, Exponent]
     choice: laws.Choice
-    laws: tuple[LawVerdict, ...] = ()
+    laws: tuple[LawVerdict, ...]
+    claimed: dict[str, float]  # by exponent: what the claim says, or its law's fit where it leaves that open
 
 
 def judge(
@@ -88,7 +89,7 @@ def _judge(
     )
     words = {name: equivalent(found[name], claimed[name]) for name in "nmp" if name in claimed}
     word = overall(list(words.values())) if words else "inconclusive"
-    return Verdict(*key, claim, word, explain(claim, claimed, found, words, word), found, choice, judged)
+    return Verdict(*key, claim, word, explain(claim, claimed, found, words, word), found, choice, judged, claimed)
 
 
 def judge_law(fit: LawFit, found: dict[str, Exponent]) -> LawVerdict:
