@@ -79,7 +79,14 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "si": si, "times": factor, "seconds": seconds, "cell": markdown_cell}
+    environment.filters |= {
+        "count": count,
+        "percent": percent,
+        "si": si,
+        "times": factor,
+        "seconds": seconds,
+        "cell": markdown_cell,
+    }
     write_whole(out / "report.md", environment.get_template("report.md").render(context))
     page = out / "report.html"
     write_whole(page, environment.get_template("report.html").render(context))
@@ -473,7 +480,7 @@ def seconds(value: float | None) -> str:
     for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if value >= size:
             return f"{value / size:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"
+    return f"{value * 1e9:.3g} ns" if value >= 1e-9 else f"{value * 1e12:.3g} ps"
 
 
 def factor(value: float | None) -> str:
@@ -484,3 +491,13 @@ def factor(value: float | None) -> str:
 def markdown_cell(text: Any) -> str:
     """Text that cannot break out of a Markdown table or into HTML."""
     return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+
+
+def count(value: float) -> str:
+    """A large number in words that read at a glance: 21,760,000 as 21.8 M."""
+    if not math.isfinite(value):
+        return "–"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}\N{NO-BREAK SPACE}{unit}"
+    return f"{value:.3g}"

@@ -66,11 +66,12 @@ _QUICK = Range(
     2,
     4,
     (1, 8, 64, 256, 512, 1024, 2048),
-    (1, 2, 4, 8, 12),
+    (1, 2, 4, 10),
     (16, 32, 64, 128, 256, 512),
-    (1, 2, 4, 8, 16, 32),
-    joint=18,
+    (1, 4, 8, 16, 32),
+    joint=15,
     heldout=5,
+    functions=("relu", "tanh", "gelu"),
 )
 _FULL = replace(
     _QUICK,
@@ -149,16 +150,14 @@ def _network(chosen: Range, width: int | None = None, hidden: int | None = None,
 
 def _axes(chosen: Range) -> Iterator[Point]:
     for n in chosen.examples:
-        yield Point(_network(chosen), n, ("examples",), phases=_phases(chosen, "examples", n, chosen.n))
+        yield Point(_network(chosen), n, ("examples",), phases=_phases(chosen, "examples", n))
     for hidden in chosen.depths:
-        phases = _phases(chosen, "depth", hidden, chosen.hidden)
+        phases = _phases(chosen, "depth", hidden)
         yield Point(_network(chosen, hidden=hidden), chosen.n, ("depth",), phases=phases)
     for width in chosen.widths:
-        yield Point(
-            _network(chosen, width=width), chosen.n, ("width",), phases=_phases(chosen, "width", width, chosen.width)
-        )
+        yield Point(_network(chosen, width=width), chosen.n, ("width",), phases=_phases(chosen, "width", width))
     for degree in chosen.degrees:
-        phases = _phases(chosen, "activation", degree, chosen.degree)
+        phases = _phases(chosen, "activation", degree)
         yield Point(_network(chosen, activation=f"horner-{degree}"), chosen.n, ("activation",), phases=phases)
     for name in chosen.functions:
         yield Point(_network(chosen, activation=name), chosen.n, ("functions",))
@@ -173,14 +172,14 @@ GROWS: dict[Phase, tuple[str, ...]] = {
 }
 
 
-def _phases(chosen: Range, axis: str, value: int, centre: int) -> tuple[Phase, ...]:
-    """Phases worth a cell of their own at a point: all along an axis where they grow, at its ends and its centre where
-    they are said not to; the activation is nothing to a loss or an update.
+def _phases(chosen: Range, axis: str, value: int) -> tuple[Phase, ...]:
+    """Phases worth a cell of their own at a point: all along an axis where they grow, at every other value where they are
+    said not to; the activation is nothing to a loss or an update.
     """
     if chosen.every_phase:
         return PHASES
     values = {"examples": chosen.examples, "width": chosen.widths}.get(axis, ())
-    few = {centre, *values[:1], *values[-1:]} if values else set()
+    few = {*values[::2], *values[-1:]}
     return tuple(phase for phase in PHASES if axis in GROWS[phase] or value in few)
 
 
