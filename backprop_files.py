@@ -48,7 +48,8 @@ CELL_KEYS = (
     "pass",
     "seed",
     "first_call_s",
-    "peak_bytes",
+    "peak_bytes",  # of arrays, held and made, over one step; null after pass 1: it does not change
+    "memory_from",  # who told it: "tracemalloc", "torch profiler", "XLA", "device counter", "itself"; null: nobody
     "estimated_bytes",  # the estimate made beforehand, by which cells are left out
     "ceiling_flops",  # matrix-product rate measured in the same process
     "bandwidth_bytes_per_s",  # memory bandwidth measured in the same process

@@ -314,9 +314,9 @@ class Budget:
             kept.append(job)
         return kept
 
-    def spent(self, job: Job, wall_s: float, first_calls_s: float, seconds: float) -> None:
-        """Learn what a job took beside its timed seconds and its compilation, which later passes find done."""
-        self._learned[job.key] = max(0.0, wall_s - first_calls_s - seconds * _loops(job))
+    def spent(self, job: Job, wall_s: float, once_s: float, seconds: float) -> None:
+        """Learn what a job took beside its timed seconds and what later passes find done: compilation, memory traced."""
+        self._learned[job.key] = max(0.0, wall_s - once_s - seconds * _loops(job))
 
     def started(self, setting: Setting, wall_s: float) -> None:
         """Learn what starting a worker took."""

@@ -154,7 +154,7 @@ class Recorder:
             assert self._budget is not None
             now = self._budget.end_of(job, seconds, now)
             count += 1
-            yield job, Task(job.point, job.phases, seconds, _patience_s(job))
+            yield job, Task(job.point, job.phases, seconds, _patience_s(job), trace=job.pass_number == 1)
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._done[id(job)] = dict.fromkeys(job.phases, error)
@@ -176,9 +176,9 @@ class Recorder:
         if task.error:
             self._fail(job, task.error)
             return
-        first_calls = sum(result["first_call_s"] for result in task.results.values())
+        once_s = task.traced_s + sum(result["first_call_s"] for result in task.results.values())
         self._precision.learn(job, task.results)
-        self._budget.spent(job, task.wall_s, first_calls, task.seconds)
+        self._budget.spent(job, task.wall_s, once_s, task.seconds)
         wall_s = task.wall_s / len(task.results)
         self._done[id(job)] = {phase: result | {"wall_s": wall_s} for phase, result in task.results.items()}
 
@@ -258,6 +258,7 @@ class Recorder:
                 "pass": job.pass_number,
                 "first_call_s": result["first_call_s"],
                 "peak_bytes": result["peak_bytes"],
+                "memory_from": result["memory_from"],
                 **self._hold["ceilings"],
                 "settled": result["settled"],
                 "dropped_rounds": result["dropped"],

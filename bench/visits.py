@@ -30,7 +30,9 @@ class Task:
     phases: Sequence[str]
     seconds: float
     patience_s: float = 300.0
+    trace: bool = False  # its memory: bytes are exact, once is enough
     wall_s: float = 0.0
+    traced_s: float = 0.0
     results: dict[str, dict[str, Any]] = field(default_factory=dict)  # by phase
     error: CellFailed | WorkerFailed | None = None
 
@@ -88,7 +90,8 @@ def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
     share = task.seconds / task.visits
     try:
         if number == 0:
-            first = worker.ask(_preparation(i, task), task.patience_s)["phases"]
+            prepared = worker.ask(_preparation(i, task), task.patience_s)
+            first, task.traced_s = prepared["phases"], prepared["traced_s"]
         visited = worker.ask({"op": "visit", "key": i, "seconds": share, "patience_s": task.seconds}, task.patience_s)[
             "phases"
         ]
@@ -116,6 +119,7 @@ def _preparation(i: int, task: Task) -> dict[str, Any]:
         "loss": network.loss,
         "n": task.point.n,
         "phases": list(task.phases),
+        "trace": task.trace,
     }
 
 

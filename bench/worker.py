@@ -128,7 +128,8 @@ class Worker:
         return self.prepare(request) if request["op"] == "prepare" else self.check(request)
 
     def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Prepare a point and hold it against the reference; answers first calls and memory by phase."""
+        """Prepare a point and hold it against the reference; answers first calls, and memory if asked to trace it."""
+        from bench import memory
         from impls import conformance
         from impls.interface import PHASES, Network
         from impls.problem import make_problem
@@ -137,20 +138,24 @@ class Worker:
         network = Network(tuple(request["layers"]), request["activation"], request["loss"])
         problem = make_problem(network, request["n"], self.seed, self.data)
         expected = conformance.Expected.of(problem, self.dtype)
-        with PeakMemory(self.device) as memory:
-            instance = self._prepare(problem)
-            first: dict[str, float] = {}
-            if set(request["phases"]) & set(PHASES):
-                first |= _check_phases(instance, expected)
-            first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
+        instance = self._prepare(problem)
+        first: dict[str, float] = {}
+        if set(request["phases"]) & set(PHASES):
+            first |= _check_phases(instance, expected)
+        first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
         expected.check_loss(instance.loss_value())
         expected.check_step(instance.parameters())
         self._check_synchronize(problem)
         if not gc.get_freeze_count():
             gc.freeze()  # all that the library has loaded by now need not be walked again between cells
+        start = time.perf_counter()
+        peak = memory.Peak()
+        if request.get("trace"):
+            peak = memory.peak(self.entry, self.device, instance, lambda: self._prepare(problem))
+        traced_s = time.perf_counter() - start
         self.prepared[request["key"]] = self._with_loops(instance, request["phases"])
-        phases = request["phases"]
-        return {"phases": {p: {"first_call_s": first[p], "peak_bytes": memory.peak_bytes} for p in phases}}
+        phases = {phase: {"first_call_s": first[phase]} | peak._asdict() for phase in request["phases"]}
+        return {"phases": phases, "traced_s": traced_s}
 
     def _with_loops(self, instance: Any, phases: list[str]) -> Prepared:
         from bench.timing import Loop
@@ -246,46 +251,6 @@ def _check_finite(instance: Any) -> None:
 
     if not math.isfinite(instance.loss_value()):
         raise Mismatch("the loss is no longer finite after the timed steps")
-
-
-class PeakMemory:
-    """Bytes by which this process (or its device) grew at most inside the block; None where nothing can tell.
-
-    On Linux the kernel's peak resident size is reset before and read after; memory that the process had already been
-    given and reuses does not count again, so small cells may read 0.
-    """
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.peak_bytes: int | None = None
-
-    def __enter__(self) -> PeakMemory:
-        if self.device.startswith("cuda"):
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.before = torch.cuda.memory_allocated(self.device)
-        else:
-            with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
-                file.write("5")
-            self.before = _status("VmRSS")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.startswith("cuda"):
-            import torch
-
-            self.peak_bytes = torch.cuda.max_memory_allocated(self.device) - self.before
-        elif self.before:
-            self.peak_bytes = max(0, _status("VmHWM") - self.before)
-
-
-def _status(key: str) -> int:
-    with contextlib.suppress(OSError), open("/proc/self/status") as file:  # noqa: PTH123
-        for line in file:
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def threads_seen() -> dict[str, Any]:

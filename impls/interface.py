@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,8 @@ class Backprop(Protocol):
 
     Built as ``Class(problem, device=..., dtype=..., threads=...)``: the constructor casts, moves and synchronises,
     untimed.  Phases may be asynchronous; only the harness calls ``synchronize``, inside the timed region.
-    ``gradients`` and the single phases may be left out by an implementation that can only do whole steps.
+    ``gradients`` and the single phases may be left out by an implementation that can only do whole steps;
+    ``peak_bytes`` may be added (``TellsMemory``).
     """
 
     def forward(self) -> object: ...
@@ -106,3 +107,13 @@ class Backprop(Protocol):
 
     def loss_value(self) -> float:
         """The loss that the last ``loss`` or ``step`` computed, before its update."""
+
+
+@runtime_checkable
+class TellsMemory(Protocol):
+    """What an implementation adds whose memory no allocator of Python, NumPy or torch hands out."""
+
+    def peak_bytes(self) -> int | None:
+        """Bytes that the library itself says a step needs at its peak, all that the problem holds included; None if it
+        does not say.  Asked after a step, which it must not undo or repeat.
+        """

@@ -114,3 +114,12 @@ class JaxJit:
     def loss_value(self) -> float:
         """The loss last computed."""
         return float(self.value)
+
+    def peak_bytes(self) -> int | None:
+        """What XLA has planned for the step: parameters donated to it are counted once."""
+        # after a first step all of this comes from jit's own caches: nothing is compiled again
+        planned = self._step.lower(self.theta, self.x, self.t).compile().memory_analysis()
+        if planned is None:
+            return None
+        held = planned.argument_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes
+        return int(held + planned.temp_size_in_bytes)

@@ -53,6 +53,7 @@ class Entry:
     peer: bool = False
     slow: bool = False  # sweeps far smaller cells, to stay within the same time
     cost: Cost = Cost(2e-5)
+    object_bytes: int = 0  # of a number that is a Python object; 0: numbers lie in arrays
 
     def missing(self) -> str | None:
         """Why it cannot run here, with the line that mends it; None if it can."""
@@ -97,6 +98,7 @@ ENTRIES = (
         sweeps=("smoke", "full"),
         slow=True,
         cost=Cost(1e-5, operation_s=4e-8),
+        object_bytes=32,  # a float, and the list's pointer to it
     ),
     Entry(
         "numpy-loop",

@@ -110,6 +110,7 @@ def _entry(facts: dict[str, Any], number: int, seconds: np.ndarray, speed: np.nd
             "pass": number,
             "first_call_s": 0.001,
             "peak_bytes": None,
+            "memory_from": None,
             "ceiling_flops": 1e11,
             "bandwidth_bytes_per_s": 2e10,
             "settled": True,

@@ -97,7 +97,7 @@ def test_what_a_cell_took_before_is_learned() -> None:
     budget = Budget(made, now=0.0)
     before = budget.seconds_for(made.jobs[0], now=0.0)
     for job in made.jobs:
-        budget.spent(job, wall_s=50.0, first_calls_s=0.0, seconds=0.01)
+        budget.spent(job, wall_s=50.0, once_s=0.0, seconds=0.01)
     after = budget.seconds_for(made.jobs[1], now=1.0)
     assert before is not None
     assert after is None or after < before

@@ -1,0 +1,192 @@
+"""Peak memory: what is counted is what the shapes say, to the byte."""
+
+from __future__ import annotations
+
+import tracemalloc
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import memory
+from bench.worker import Worker
+from impls import registry
+from impls.interface import Network, Problem
+from impls.problem import make_problem
+from impls.registry import Entry
+from impls.straight_line import block_sizes
+from tests.test_conformance import available
+
+SHAPES = ((64, 128, 128, 10), (64, 256, 10), (20, 96, 160, 96, 30))
+ENTRIES = [entry for entry in registry.ENTRIES if entry.cost.first_call_s < 1]  # others compile for half a minute
+
+
+def measured(entry: Entry, network: Network, n: int, dtype: str = "", wrap: type | None = None) -> memory.Peak:
+    """Peak of a step of an entry as the harness finds it; of ``wrap`` in its place."""
+    problem = make_problem(network, n)
+    dtype = dtype or entry.dtypes[0]
+
+    def make() -> Any:
+        return wrap(problem, dtype=dtype) if wrap else entry.prepare(problem, dtype=dtype)
+
+    instance = make()
+    instance.step()
+    instance.synchronize()
+    return memory.peak(entry, "cpu", instance, make)
+
+
+def bytes_of(entry: Entry, network: Network, n: int, dtype: str = "", wrap: type | None = None) -> int:
+    """Its bytes, which must be there."""
+    found = measured(entry, network, n, dtype, wrap).peak_bytes
+    assert found is not None
+    return found
+
+
+def able(entry: Entry, layers: tuple[int, ...], activation: str = "tanh") -> Network:
+    """The network, or a skip where the entry is missing or cannot build it."""
+    network = Network(layers, activation)
+    if available(entry).cannot(network):
+        pytest.skip(str(entry.cannot(network)))
+    return network
+
+
+# --- by hand: numbers held by tanh and mse, from shapes alone ---------------------------------------------------------
+
+
+def straight_line(layers: tuple[int, ...], n: int) -> int:
+    """Every array of ``straight_line.py`` in turn."""
+    _, *inner, last = layers
+    batch = n * (2 * (layers[0] + 1) + last)  # inputs with their ones, in two layouts, and targets
+    values = sum(units + 1 for units in inner) + last  # what goes into each layer, with its ones, and the outputs
+    sizes = block_sizes(n, 512)
+    workspaces = sum(set(sizes)) * (values + sum(layers[1:]) + max(layers[1:]))  # values, δ, scratch
+    numbers = len(sizes) * (2 + 1 + len(inner))  # two sums of the loss, its scale, a 1.0 for each hidden layer
+    return 2 * Network(layers).m + batch + workspaces + numbers
+
+
+def eager_torch(layers: tuple[int, ...], n: int) -> int:
+    """The largest moment: forward or backward, at one of the hidden layers."""
+    _, *inner, last = layers
+    network = Network(layers)
+    held = (
+        network.m + n * (layers[0] + last) + n * last
+    )  # the loss is one number in the storage of all it is the mean of
+    above = [sum((fan_in + 1) * fan_out for fan_in, fan_out in network.shapes[k:]) for k in range(1, network.depth)]
+    moments = []
+    for so_far, width, gradients in zip(accumulate(inner), inner, above, strict=True):
+        moments += [
+            network.m + n * (so_far + width),  # forward: the last step's gradients, activations so far, the z at hand
+            gradients + n * (so_far + 2 * width) + 1,  # backward: δ before and after f', and the 1.0 it all starts from
+        ]
+    return held + max(moments)
+
+
+BY_HAND = {
+    "numpy": straight_line,
+    "torch-manual": lambda layers, n: straight_line(layers, n) + 1,  # torch.dot copies its result to out=
+    "torch": eager_torch,
+}
+
+
+@pytest.mark.parametrize("layers", SHAPES, ids=str)
+@pytest.mark.parametrize("n", [1, 64, 512, 1100])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_equals_what_is_computed_by_hand(name: str, dtype: str, n: int, layers: tuple[int, ...]) -> None:
+    found = bytes_of(available(registry.find(name)), Network(layers), n, dtype)
+    assert found == BY_HAND[name](layers, n) * np.dtype(dtype).itemsize
+
+
+# --- every implementation ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_a_small_cell_is_more_than_its_parameters_and_batch(entry: Entry) -> None:
+    network = able(entry, (5, 7, 4))
+    least = network.m + 3 * (5 + 4)
+    found = measured(entry, network, 3)
+    assert found.memory_from
+    assert found.peak_bytes is not None
+    assert found.peak_bytes >= least * np.dtype(entry.dtypes[0]).itemsize
+
+
+@pytest.mark.parametrize("activation", ["tanh", "horner-6"])
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_grows_linearly_with_the_examples(entry: Entry, activation: str) -> None:
+    network = able(entry, (64, 32, 32, 10), activation)
+    unit = 8 if entry.slow else 128
+    first, second, third = (bytes_of(entry, network, times * unit) for times in (1, 2, 3))
+    steps_of_lists = 0.05 if entry.object_bytes else 1e-3  # lists make room for more than they hold
+    assert second - first == pytest.approx(third - second, rel=steps_of_lists)
+    assert second > first
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if not e.object_bytes], ids=lambda e: e.name)
+def test_is_the_same_every_time(entry: Entry) -> None:
+    network = able(entry, (64, 32, 32, 10))
+    assert bytes_of(entry, network, 20) == bytes_of(entry, network, 20)
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch-manual", "torch"])
+def test_an_array_too_many_is_seen_with_its_exact_size(name: str) -> None:
+    entry = available(registry.find(name))
+    extra = 123_456
+
+    class Greedy(entry.load()):  # type: ignore[misc]  # a class known at run time only
+        def step(self) -> None:
+            import torch
+
+            spare = np.empty(extra, np.uint8) if name == "numpy" else torch.empty(extra, dtype=torch.uint8)
+            super().step()
+            del spare
+
+    network = Network(SHAPES[0])
+    assert bytes_of(entry, network, 64, wrap=Greedy) == bytes_of(entry, network, 64) + extra
+
+
+def test_an_implementation_may_tell_its_memory_itself() -> None:
+    entry = registry.find("numpy")
+
+    class Knows(entry.load()):  # type: ignore[misc]
+        def peak_bytes(self) -> int:
+            return 42
+
+    assert measured(entry, Network((5, 7, 4)), 3, wrap=Knows) == (42, "itself")
+
+
+def test_what_only_the_library_could_tell_is_not_guessed() -> None:
+    entry = Entry("mine", "", "JAX without peak_bytes", requires=("jax",))
+    numpy: type = registry.find("numpy").load()
+    assert measured(entry, Network((5, 7, 4)), 3, wrap=numpy) == (None, None)
+
+
+def test_python_objects_count_where_numbers_are_objects() -> None:
+    network = Network((5, 7, 4))
+    assert bytes_of(registry.find("python"), network, 3) > 24 * (2 * network.m + 3 * (5 + 4))  # a float takes 24 bytes
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_nothing_is_traced_any_more_once_a_cell_is_prepared(entry: Entry) -> None:
+    network = able(entry, (5, 7, 4))
+    start = {"impl": entry.name, "device": "cpu", "dtype": entry.dtypes[0], "threads": 1, "data": "synthetic"}
+    worker = Worker(start | {"seed": 0, "kernels": ["product"]})
+    request = {"op": "prepare", "key": 0, "layers": network.layers, "activation": network.activation}
+    request |= {"loss": "mse", "n": 3, "phases": ["step"]}
+    traced = worker.answer(request | {"trace": True})
+    assert not tracemalloc.is_tracing()
+    assert traced["phases"]["step"]["peak_bytes"] > 0
+    # its parameters are those after the one step it was checked by: what was traced was another instance
+    once = entry.prepare(_problem(network), dtype=entry.dtypes[0])
+    once.step()
+    for found, expected in zip(worker.prepared[0].instance.parameters(), once.parameters(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    again = worker.answer(request | {"trace": False})
+    assert again["phases"]["step"]["peak_bytes"] is None  # later passes do not trace
+
+
+def _problem(network: Network) -> Problem:
+    return make_problem(network, 3, seed=0)
