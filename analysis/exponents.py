@@ -105,6 +105,7 @@ def _exponent(lines: Mapping[str, Line], name: str, claimed: float | None) -> Ex
     """Where 0 is claimed nothing is fixed overhead: that it does not grow is the claim."""
     axes, variable = AXES[name]
     known = 0.0 if claimed == 0 else _fixed_of_examples(lines["examples"]) if name == "p" else None
+    source = lines["examples"] if name == "p" and claimed != 0 else None
     found = [_past_overhead(replace(lines[axis], fixed=known)) for axis in axes]
     used = [part for part in found if sum(part.kept) >= 2]
     if not used:
@@ -118,7 +119,7 @@ def _exponent(lines: Mapping[str, Line], name: str, claimed: float | None) -> Ex
             f"{points} cells past fixed overhead, {variable} from {x.min():,.0f} to {x.max():,.0f}: too few to tell",
             points,
         )
-    return _estimate([_with_steps(part) for part in used], points)
+    return _estimate([_with_steps(part) for part in used], points, source)
 
 
 def line(entries: pd.DataFrame, axis: str, variable: str, fixed: float | None = None) -> Line:
@@ -205,7 +206,8 @@ def _system(lines: Sequence[Line], logs: Floats) -> tuple[Floats, Floats, Floats
     return columns, np.concatenate(values), np.concatenate(roots)
 
 
-def _estimate(lines: Sequence[Line], points: int) -> Exponent:
+def _estimate(lines: Sequence[Line], points: int, source: Line | None) -> Exponent:
+    """Over the lines; ``source`` is the axis their fixed part was fitted along, where that was another one."""
     lines = tuple(lines)
     logs = _aligned([tamed(found.logs) for found in lines])
     means = np.nanmean(logs, axis=1)
@@ -215,7 +217,11 @@ def _estimate(lines: Sequence[Line], points: int) -> Exponent:
     residuals = (z - columns @ solution) * root
     degrees = len(z) - columns.shape[1]
     about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
-    found = two_way_interval(value, gradient(lambda at: slope(lines, at), means), logs, about)
+    by_cell = gradient(lambda at: slope(lines, at), means)
+    if source is not None:
+        further = _variance_of_fixed(lines, means, source) / float(by_cell @ by_cell)
+        about = Spread(about.mean_square + further, about.degrees)
+    found = two_way_interval(value, by_cell, logs, about)
     x = np.concatenate([part.x[list(part.kept)] for part in lines])
     passes = int((~np.isnan(logs)).any(axis=0).sum())
     known = bool(np.isfinite(found.low))
@@ -233,6 +239,19 @@ def _estimate(lines: Sequence[Line], points: int) -> Exponent:
         _steps_of(lines, np.asarray(solution, float)),
         lines,
     )
+
+
+def _variance_of_fixed(lines: Sequence[Line], means: Floats, source: Line) -> float:
+    """Variance of the slope for what the fixed part, fitted along another axis, leaves open: the scatter of that axis'
+    cells about its curve, times how the slope moves with them.
+    """
+    at = source.means
+    if len(at) <= 3:
+        return 0.0
+    fitted = growth.fit(source.x, np.exp(at))
+    residuals = fitted.at(source.x) / np.exp(at) - 1
+    moved = gradient(lambda y: slope([replace(part, fixed=source.fixed_part(y)) for part in lines], means), at)
+    return float(residuals @ residuals) / (len(at) - 3) * float(moved @ moved)
 
 
 def _steps_of(lines: Sequence[Line], solution: Floats) -> tuple[tuple[float, float], ...]:

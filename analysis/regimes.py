@@ -65,7 +65,7 @@ def _crossover(line: Line, fitted: Growth, low: float, high: float) -> tuple[Int
 
     logs = tamed(line.logs)
     means = np.nanmean(logs, axis=1)
-    residuals = (fitted.fixed + fitted.scale * line.x**fitted.power) / np.exp(means) - 1
+    residuals = fitted.at(line.x) / np.exp(means) - 1
     degrees = len(line.x) - 3
     about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
     found = two_way_interval(float(np.log(at)), gradient(log_where, means), logs, about)

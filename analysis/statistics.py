@@ -80,7 +80,7 @@ def pooled_slope(x: Floats, y: Floats, group: NDArray[np.int64]) -> tuple[float,
 
 
 #: Two sources of spread are taken for one unless an F test at this level tells them apart.
-POOLING_LEVEL = 0.3
+POOLING_LEVEL = 0.25
 #: A pass of a cell further from the cell's median than so many robust deviations is pulled in to there.
 WILD = 4.0
 

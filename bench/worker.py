@@ -97,7 +97,7 @@ class Worker:
         self.reference = reference_kernel.make(
             self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
         )
-        self.quiet = Quiet(self.reference, request["quiet_level"])
+        self.quiet = Quiet(self.reference, request.get("quiet_level"))
 
         self._rehearse()
 
