@@ -46,8 +46,9 @@ def harness_share(entries: pd.DataFrame) -> float:
 
 def memory_share(entries: pd.DataFrame, largest: int = 10) -> float:
     """Most that one of the largest cells took of the memory estimated beforehand; NaN where nothing tells."""
-    big = entries.sort_values("estimated_bytes").tail(largest)
-    return float((pd.to_numeric(big["peak_bytes"]) / big["estimated_bytes"]).max())
+    told = entries.assign(peak_bytes=pd.to_numeric(entries["peak_bytes"])).dropna(subset=["peak_bytes"])
+    big = told.sort_values("estimated_bytes").tail(largest)  # traced in the first pass only
+    return float((big["peak_bytes"] / big["estimated_bytes"]).max())
 
 
 def narrow(table: pd.DataFrame, half_width: float) -> pd.DataFrame:

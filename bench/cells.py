@@ -87,4 +87,5 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
 
 def bytes_estimate(setting: Setting, point: Point) -> int:
     """Memory that a point may need."""
-    return counts.bytes_estimate(point.network, point.n, 8 if setting.dtype == "float64" else 4)
+    itemsize = setting.entry.object_bytes or (8 if setting.dtype == "float64" else 4)
+    return counts.bytes_estimate(point.network, point.n, itemsize)

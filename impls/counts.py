@@ -55,13 +55,15 @@ def product_operations(network: Network, n: int) -> int:
 
 
 def bytes_estimate(network: Network, n: int, itemsize: int) -> int:
-    """Bytes that a preparation holds at its peak: an upper estimate over the implementations, from the shapes alone.
+    """Bytes that a cell needs in its process at the worst moment, beside its libraries: an upper estimate over the
+    implementations, from the shapes alone.
 
-    float64 problem + parameters and gradients (three copies) + inputs, and three arrays a layer for z, a and δ.
-    Autograd frameworks keep every intermediate of an activation, 2K of them for ``horner-K``.
+    In float64 the problem, its gradients, and copies of parameters that are compared; in ``itemsize`` bytes a number, an
+    instance that is held, and a second one that takes a step while its memory is traced.
     """
-    degree = activations.horner_degree(network.activation) or 2
-    problem = 8 * (network.m + n * (network.layers[0] + network.layers[-1]))
-    parameters = 4 * network.m * itemsize
-    workspace = itemsize * n * (sum(network.layers) * 3 + network.u * 2 * degree)
-    return problem + parameters + workspace
+    inputs, outputs = network.layers[0], network.layers[-1]
+    compared = 8 * (6 * network.m + n * (2 * inputs + outputs))
+    # autograd frameworks keep every intermediate of an activation; twice, since a heap that they come from has holes
+    intermediates = 2 * (activations.horner_degree(network.activation) or 2)
+    instances = 8 * network.m + n * (5 * inputs + 10 * outputs + network.u * (intermediates + 6))
+    return compared + itemsize * instances

@@ -96,6 +96,8 @@ def test_own_implementation_beside_ours_and_the_way_back_into_a_finished_directo
     assert all(set(CELL_KEYS) <= set(e["extra_info"]) for e in found)
     assert all(s > 0 for e in found for s in e["stats"]["data"])
     assert {e["extra_info"]["threads"] for e in found} == {1}
+    assert {e["extra_info"]["memory_from"] for e in found} == {"tracemalloc"}
+    assert all(e["extra_info"]["peak_bytes"] > 0 for e in found)
     before = {path: path.read_bytes() for path in out.glob("data/*.json")}
     refused(call(*arguments), "holds a run already", "--resume")
     refused(call(*arguments, "--resume", "--seed", "5"), "same settings", "seed was 0, is 5")

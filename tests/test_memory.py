@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench import memory
+from bench.cells import Point, Setting, bytes_estimate
 from bench.worker import Worker
 from impls import registry
 from impls.interface import Network, Problem
@@ -133,16 +135,45 @@ def test_an_array_too_many_is_seen_with_its_exact_size(name: str) -> None:
     entry = available(registry.find(name))
     extra = 123_456
 
+    def spare() -> object:
+        if name == "numpy":
+            return np.empty(extra, np.uint8)
+        torch = pytest.importorskip("torch")
+        return torch.empty(extra, dtype=torch.uint8)
+
     class Greedy(entry.load()):  # type: ignore[misc]  # a class known at run time only
         def step(self) -> None:
-            import torch
-
-            spare = np.empty(extra, np.uint8) if name == "numpy" else torch.empty(extra, dtype=torch.uint8)
+            held = spare()
             super().step()
-            del spare
+            del held
 
     network = Network(SHAPES[0])
     assert bytes_of(entry, network, 64, wrap=Greedy) == bytes_of(entry, network, 64) + extra
+
+
+#: What the estimate made beforehand must cover: many parameters, many examples, depth, wide ends, many intermediates.
+DEMANDING = [
+    ((64, 300, 300, 10), "tanh", 2),
+    ((64, 32, 32, 10), "gelu", 500),
+    ((64, *[16] * 20, 10), "horner-4", 64),
+    ((200, 16, 10), "tanh", 200),
+    ((16, 16, 200), "relu", 200),
+    ((64, 64, 10), "softplus", 400),
+    ((64, 48, 48, 10), "horner-32", 100),
+]
+
+
+@pytest.mark.parametrize(("layers", "activation", "n"), DEMANDING, ids=str)
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_stays_below_the_estimate_made_beforehand(
+    entry: Entry, layers: tuple[int, ...], activation: str, n: int
+) -> None:
+    for loss in entry.losses:
+        network = replace(able(entry, layers, activation), loss=loss)
+        point = Point(network, max(1, n // 16) if entry.slow else n, ())
+        for dtype in entry.dtypes:
+            found = bytes_of(entry, network, point.n, dtype)
+            assert found <= 1.1 * bytes_estimate(Setting(entry, "cpu", dtype, 1), point), (loss, dtype)
 
 
 def test_an_implementation_may_tell_its_memory_itself() -> None:
