@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels gpu example clean
+.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -48,6 +48,16 @@ kernels: venv  ## which reference kernel makes cells repeat best; refreshes the 
 	$(BIN)/pytest -q --benchmark-only --benchmark-quiet --profile smoke --phases step --passes 20 --budget 900 \
 		--impls numpy,torch,jax,sklearn --kernels product,objects,interpreter,calls,elementwise,copy --run-dir reports/kernels
 	$(BIN)/python -m analysis.repeatability reports/kernels --kernels docs/measuring.png
+
+# One thread a process: the matrices are tiny, and trials run side by side.
+selftest: venv  ## laws and verdicts on planted truth, 500 trials a setting (about 20 minutes)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.selftest
+
+predict-check: venv  ## cells that were never measured, predicted, then measured
+	rm -rf reports/predict reports/predict-new
+	$(BIN)/backprop-bench run --profile quick --phases step --out reports/predict
+	$(BIN)/backprop-bench run --profile check --phases step --seed 7 --out reports/predict-new
+	$(BIN)/python -m analysis.predict_check reports/predict reports/predict-new
 
 # For a machine with a GPU and no network: needs numpy, scipy, torch, jax, pytest, pytest-benchmark, typer, rich and
 # threadpoolctl in $(GPU_PYTHON); drawing happens elsewhere, from the files.

@@ -53,8 +53,10 @@ def run(
     seed: Annotated[int, typer.Option(help="seed of problems, joint design and order")] = 0,
     out: Annotated[Path | None, typer.Option(help="run directory (default: reports/<profile>-<time>)")] = None,
     resume: Annotated[bool, typer.Option(help="finish the run in --out")] = False,
+    laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML (see docs/laws.md)")] = None,
 ) -> None:
     """Measure, and write the report."""
+    from analysis.hypotheses import declared
     from analysis.report import write_report
     from bench import plan
     from bench import run as runner
@@ -74,6 +76,7 @@ def run(
         cell_s=cell_seconds,
         precision=precision,
     )
+    declared(laws)  # what is wrong in the file is said before anything is measured
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
     directory = out or runner.default_out(settings)
@@ -81,7 +84,7 @@ def run(
     if code == runner.INTERRUPTED:
         print(f"interrupted; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
         raise typer.Exit(code)
-    page = write_report([directory], directory)
+    page = write_report([directory], directory, laws)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
     if code:
         print("some cells failed; the report names them with their reasons", file=sys.stderr)
@@ -92,12 +95,51 @@ def run(
 def report(
     paths: Annotated[list[Path], typer.Argument(help="run directories or pytest-benchmark JSON files")],
     out: Annotated[Path | None, typer.Option(help="where to write (default: the run directory, or ./report)")] = None,
+    laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML (see docs/laws.md)")] = None,
 ) -> None:
     """Write the report from files alone."""
     from analysis.report import write_report
 
     directory = out or (paths[0] if paths[0].is_dir() else Path("report"))
-    console.print(f"report: {write_report(paths, directory).resolve()}", soft_wrap=True)
+    console.print(f"report: {write_report(paths, directory, laws).resolve()}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Option(help="run directory or pytest-benchmark JSON to predict from")],
+    impl: Annotated[str, typer.Option(help="implementation")],
+    n: Annotated[int, typer.Option("--n", help="training examples in one step")],
+    widths: Annotated[str, typer.Option(help="units of every layer, inputs first: 784,2048,2048,10")],
+    activation: Annotated[str, typer.Option(help="horner-K, or one that the run measured")] = "horner-4",
+    device: Annotated[str, typer.Option(help="where the run has several")] = "",
+    dtype: Annotated[str, typer.Option(help="where the run has several")] = "",
+    laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+) -> None:
+    """Time and memory of a step that was never measured, from a run's winning laws."""
+    from analysis import load
+    from analysis import predict as predictor
+    from analysis.hypotheses import declared
+
+    layers = _sizes(widths)
+    series = predictor.series(load.load([run]), impl, declared(laws), device, dtype)
+    found = predictor.predict(series, layers, n, activation)
+    if as_json:
+        print(json.dumps(predictor.document(found), indent=1))
+        return
+    table = Table("", "", box=None, pad_edge=False, show_header=False)
+    for key, value in predictor.told(found):
+        table.add_row(key, value)
+    console.print(table, markup=False)
+    for warning in found.beyond:
+        console.print(f"[yellow]extrapolated:[/yellow] {escape(warning)}")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--widths {text}: give whole numbers with commas, inputs first: 784,2048,2048,10") from error
 
 
 @app.command(name="list")

@@ -8,6 +8,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -202,3 +203,62 @@ def _beyond(steps: pd.DataFrame, row: pd.DataFrame) -> list[str]:
 
 def _size(rows: pd.DataFrame, name: str) -> pd.Series:
     return (rows["n"] * rows["m"] if name == "n·m" else rows[name]).astype(float)
+
+
+def document(found: Prediction) -> dict[str, Any]:
+    """For scripts; missing numbers are null."""
+
+    def plain(interval: Interval) -> dict[str, float | None]:
+        values = {"value": interval.value, "ci_low": interval.low, "ci_high": interval.high}
+        return {key: value if np.isfinite(value) else None for key, value in values.items()}
+
+    return {
+        "impl": found.impl,
+        "device": found.device,
+        "dtype": found.dtype,
+        "time_s": plain(found.time_s),
+        "time_law": found.law,
+        "memory_bytes": plain(found.memory_bytes),
+        "memory_law": found.memory_law or None,
+        "floors_s": found.floors_s,
+        "binding": found.binding,
+        "p": found.p,
+        "p_from": found.p_from,
+        "extrapolates": list(found.beyond),
+    }
+
+
+def told(found: Prediction) -> list[tuple[str, str]]:
+    """For people: what, and its value in words."""
+    time, memory = found.time_s, found.memory_bytes
+    rows = [
+        ("series", f"{found.impl}, {found.device}, {found.dtype}"),
+        ("time of a step", f"{_seconds(time.value)}, 95 % between {_seconds(time.low)} and {_seconds(time.high)}"),
+        ("law", found.law),
+    ]
+    if found.memory_law:
+        rows.append(
+            (
+                "peak memory",
+                f"{_megabytes(memory.value)}, 95 % between {_megabytes(memory.low)} and {_megabytes(memory.high)}",
+            )
+        )
+        rows.append(("law of memory", found.memory_law))
+    else:
+        rows.append(("peak memory", "the run has no law of memory for it"))
+    shares = (f"{name} {_seconds(floor)} ({floor / time.value:.0%})" for name, floor in found.floors_s.items())
+    rows.append(("cannot go below", "; ".join(shares)))
+    rows.append(("binding", found.binding))
+    rows.append(("p", f"{found.p:.3g}, {found.p_from}"))
+    return rows
+
+
+def _seconds(value: float) -> str:
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns" if np.isfinite(value) else "?"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value / 1e6:.3g} MB" if np.isfinite(value) else "?"

@@ -57,6 +57,7 @@ class Profile:
     usual: Range
     slow: Range  # for implementations that take as long over far smaller cells
     longest_step_s: float  # cells whose step is estimated longer are left out, and named
+    joint_only: bool = False  # the random design alone
 
 
 _SMOKE = Range(64, 32, 2, 4, (8, 32, 128), (1, 2, 4), (16, 64, 128), (1, 4, 16), functions=())
@@ -113,6 +114,8 @@ PROFILES = {
         Profile("smoke", 2, 0.15, 80.0, _SMOKE, _SLOW_SMOKE, 0.2),
         Profile("quick", 5, 0.1, 210.0, _QUICK, _SLOW_QUICK, 0.06),
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
+        # cells to hold predictions against: drawn like the quick sweep's, with another seed never the same
+        Profile("check", 3, 0.1, 100.0, _QUICK, _SLOW_QUICK, 0.06, joint_only=True),
     )
 }
 
@@ -131,7 +134,7 @@ def points(profile: Profile, entry: Entry, seed: int) -> list[Point]:
     """
     chosen = profile.slow if entry.slow else profile.usual
     merged: dict[tuple[Network, int], Point] = {}
-    for point in (*_axes(chosen), *_joint(chosen, seed)):
+    for point in (*(() if profile.joint_only else _axes(chosen)), *_joint(chosen, seed)):
         able = point
         if entry.cannot(point.network) and not {"functions", "activation"} & set(point.axes):
             able = replace(point, network=replace(point.network, activation="tanh"))

@@ -20,7 +20,7 @@ from impls.interface import PHASES, Backprop, Network, Problem
 from impls.names import nearest
 
 DTYPES = ("float32", "float64")
-SWEEPS = ("smoke", "quick", "full")
+SWEEPS = ("smoke", "quick", "full", "check")
 
 
 @dataclass(frozen=True)

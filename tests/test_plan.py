@@ -75,7 +75,7 @@ def test_a_generous_budget_gives_every_cell_its_time() -> None:
 
 
 def test_a_small_budget_gives_up_the_largest_cells_first() -> None:
-    made = plan.make(Settings(impls=("numpy",), budget_s=8.0))
+    made = plan.make(Settings(impls=("numpy",), passes=3, budget_s=8.0))
     budget = Budget(made, now=0.0)
     answers = [(plan.step_estimate_s(job.setting, job.point), budget.seconds_for(job, now=0.0)) for job in made.jobs]
     given_up = [step for step, seconds in answers if seconds is None]
