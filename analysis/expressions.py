@@ -51,6 +51,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Floats]]] = {
     "ceil": (1, np.ceil),
     "min": (2, np.minimum),
     "max": (2, np.maximum),
+    "mod": (2, np.mod),
     "beyond": (2, _beyond),
 }
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
