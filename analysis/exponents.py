@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import growth
 from analysis.cells import on_axis
 from analysis.growth import Growth
-from analysis.statistics import Floats, Spread, gradient, tamed, two_way_interval
+from analysis.statistics import Floats, Interval, Spread, gradient, tamed, two_way_interval
 
 OVERHEAD_SHARE = 0.2
 LEAST_POINTS = 3
@@ -79,10 +79,23 @@ class Exponent:
 
     def of(self, predict: Callable[[pd.DataFrame], Floats]) -> float | None:
         """The same estimate of times that a law predicts for the same cells; None where there was none."""
+        return slope(self.lines, _predicted(self.lines, predict)) if self.lines else None
+
+    def against(self, predict: Callable[[pd.DataFrame], Floats]) -> Interval | None:
+        """Measured minus predicted exponent with its 95 % interval; None where there was no estimate.
+
+        How far cells lie off a straight line does not count here, only how far off the law's own curve.
+        """
         if not self.lines:
             return None
-        logs = np.concatenate([np.log(np.maximum(predict(line.cells), 1e-300)) for line in self.lines])
-        return slope(self.lines, logs)
+        logs = _aligned([tamed(line.logs) for line in self.lines])
+        means, expected = np.nanmean(logs, axis=1), _predicted(self.lines, predict)
+        columns, z, root = _system(self.lines, means)
+        z = z - _system(self.lines, expected)[1]
+        solution = np.linalg.lstsq(columns * root[:, None], z * root)[0]
+        about = _about(columns, z, root, np.asarray(solution, float))
+        by_cell = gradient(lambda at: slope(self.lines, at), means)
+        return two_way_interval(float(solution[0]), by_cell, logs, about)
 
 
 def missing(reason: str, points: int = 0) -> Exponent:
@@ -214,9 +227,7 @@ def _estimate(lines: Sequence[Line], points: int, source: Line | None) -> Expone
     value = slope(lines, means)
     columns, z, root = _system(lines, means)
     solution = np.linalg.lstsq(columns * root[:, None], z * root)[0]
-    residuals = (z - columns @ solution) * root
-    degrees = len(z) - columns.shape[1]
-    about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
+    about = _about(columns, z, root, np.asarray(solution, float))
     by_cell = gradient(lambda at: slope(lines, at), means)
     if source is not None:
         further = _variance_of_fixed(lines, means, source) / float(by_cell @ by_cell)
@@ -239,6 +250,18 @@ def _estimate(lines: Sequence[Line], points: int, source: Line | None) -> Expone
         _steps_of(lines, np.asarray(solution, float)),
         lines,
     )
+
+
+def _about(columns: Floats, z: Floats, root: Floats, solution: Floats) -> Spread:
+    """Scatter of the cells about the lines of a system."""
+    residuals = (z - columns @ solution) * root
+    degrees = len(z) - columns.shape[1]
+    return Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
+
+
+def _predicted(lines: Sequence[Line], predict: Callable[[pd.DataFrame], Floats]) -> Floats:
+    """Log times a law predicts for all cells of the lines."""
+    return np.concatenate([np.log(np.maximum(predict(line.cells), 1e-300)) for line in lines])
 
 
 def _variance_of_fixed(lines: Sequence[Line], means: Floats, source: Line) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from analysis.exponents import Exponent, exponents
 from analysis.hypotheses import Law, declared
 from analysis.laws import DRAWS, LEAST_HELDOUT, LawFit
 from analysis.load import GROUP
+from analysis.statistics import Interval
 
 Word = Literal["supported", "refuted", "inconclusive"]
 
@@ -97,16 +99,17 @@ def judge_law(fit: LawFit, found: dict[str, Exponent]) -> LawVerdict:
     fails refutes it.  What it leaves open of an exponent is what its fit, put through the same estimator, comes to.
     """
     predicted: dict[str, float] = {}
+    words: dict[str, Word] = {}
     for name in ("n", "m_depth", "m_width", "m", "p"):
-        says = fit.law.exponents.get(name[0])
-        value = found[name].of(fit.predict) if says is None else says
-        if value is not None:
-            predicted[name] = value
-    words: dict[str, Word] = {
-        f"exponent of {name}": equivalent(found[name], predicted[name])
-        for name in ("n", "m_depth", "m_width", "p")
-        if name in predicted and found[name].value is not None
-    }
+        says, exponent = fit.law.exponents.get(name[0]), found[name]
+        value = exponent.of(fit.predict) if says is None else says
+        if value is None:
+            continue
+        predicted[name] = value
+        if name != "m" and exponent.value is not None:
+            words[f"exponent of {name}"] = (
+                equivalent(exponent, says) if says is not None else _within(exponent.against(fit.predict), 0.0)
+            )
     if fit.heldout_cells >= LEAST_HELDOUT:
         words["held-out cells"] = _predicts(fit)
     word = overall(list(words.values())) if words else "inconclusive"
@@ -125,11 +128,15 @@ def equivalent(exponent: Exponent, claimed: float) -> Word:
     """Equivalence by interval: inside claimed ± 0.1 supported, outside refuted, else inconclusive."""
     if exponent.ci_low is None or exponent.ci_high is None:
         return "inconclusive"
-    if claimed - BAND <= exponent.ci_low and exponent.ci_high <= claimed + BAND:
+    return _within(Interval(exponent.value or 0.0, exponent.ci_low, exponent.ci_high), claimed)
+
+
+def _within(found: Interval | None, claimed: float) -> Word:
+    if found is None or math.isnan(found.low):
+        return "inconclusive"
+    if claimed - BAND <= found.low and found.high <= claimed + BAND:
         return "supported"
-    if exponent.ci_high < claimed - BAND or exponent.ci_low > claimed + BAND:
-        return "refuted"
-    return "inconclusive"
+    return "refuted" if found.high < claimed - BAND or found.low > claimed + BAND else "inconclusive"
 
 
 def overall(words: list[Word]) -> Word:

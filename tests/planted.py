@@ -75,12 +75,13 @@ def entries(
     phase: str = "step",
     chosen: Range = RANGE,
     rounds: int = 8,
+    joint_seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Benchmarks of one implementation, as pytest-benchmark writes them."""
     rng = np.random.default_rng(seed)
     setting = Setting(registry.find(impl), "cpu", "float32", 1)
     merged: dict[str, Point] = {}
-    for point in (*axis_points(chosen), *joint_points(chosen, 0)):
+    for point in (*axis_points(chosen), *joint_points(chosen, joint_seed)):
         known = merged.get(point.label)
         axes = (*known.axes, *point.axes) if known else point.axes
         merged[point.label] = Point(point.network, point.n, axes, point.heldout)

@@ -154,7 +154,8 @@ def false_laws(cells: pd.DataFrame) -> set[str]:
     """Declared laws that a world without noise does not support.  A law that holds the true one as a special case, or
     that cannot be told from it at these cells, is not false.
     """
-    (verdict,) = verdicts.judge(cells.assign(**{"pass": 1}), cells, declared(), resamples=0)
+    entries = pd.concat([cells.assign(**{"pass": number}) for number in (1, 2, 3)], ignore_index=True)
+    (verdict,) = verdicts.judge(entries, cells, declared(), resamples=0)
     return {judged.fit.law.name for judged in verdict.laws if judged.word != "supported"}
 
 

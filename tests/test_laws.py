@@ -15,7 +15,10 @@ from analysis.hypotheses import declared
 from analysis.statistics import moderated_intervals, pooled_slope
 from analysis.verdicts import Verdict
 from bench.profiles import Range
-from tests import planted
+from impls.interface import Network
+from impls.problem import make_problem
+from impls.python_scalars import PythonScalars
+from tests import planted, selftest
 from tests.planted import Noise
 
 
@@ -185,17 +188,62 @@ def test_pooled_slope_is_that_of_a_regression_with_intercepts() -> None:
     assert pooled_slope(x, y, group)[0] == pytest.approx(expected)
 
 
-def test_operations_counted_exactly_refute_nmp_without_noise() -> None:
-    """The exact counts, put in for times.  What is left of the additive law's error is the first layer's missing input
-    gradient: products are not quite in proportion to m.
+def counted(entries_: pd.DataFrame) -> pd.DataFrame:
+    """What the pure-Python implementation counts while it computes these cells, in the place of seconds."""
+    times = []
+    for _, row in entries_.iterrows():
+        layers = tuple(int(units) for units in str(row["layers"]).split("-"))
+        instance = PythonScalars(make_problem(Network(layers, str(row["activation"])), int(row["n"])), counting=True)
+        instance.step()
+        times.append(sum(instance.tally.total(phase) for phase in ("forward", "loss", "backward", "update")))
+    return entries_.assign(time_s=np.array(times, float), raw_s=np.array(times, float))
+
+
+def test_operations_counted_exactly_give_a_verdict_without_noise() -> None:
+    """The implementation that counts refutes n·m·p by p, and the exact law's coefficients are the formulas' own: two
+    operations a multiply-add, one a unit-operation, two a unit (bias gradient, δ ∘ f'), 5.1 an output (bias gradient, four
+    for the squared error, one in ten to add it up), two a parameter, one for the final mean.
     """
-
-    def counted(f: dict[str, Any]) -> float:
-        return 1e-9 * sum(sum(kinds.values()) for kinds in f["operations"].values())
-
-    verdict = judged(planted.entries(counted, seed=1, noise=Noise(0.0, 0.0)))
+    small = Range(
+        8, 12, 2, 2, (2, 4, 8, 24), (1, 2, 4, 8), (4, 8, 16, 24), (1, 2, 4, 8), joint=10, heldout=4, functions=()
+    )
+    one_pass = planted.entries(planted.nmp, seed=1, passes=1, noise=Noise(0.0, 0.0), chosen=small, impl="python")
+    entries = counted(frame(one_pass))
+    (verdict, *_) = verdicts.judge(entries, cells.table(entries))
     assert verdict.word == "refuted"
-    additive = next(fit for fit in verdict.choice.fits if fit.law.name == "additive")
-    article = next(fit for fit in verdict.choice.fits if fit.law.name == "n·m·p")
-    assert additive.heldout_median < 0.1
-    assert article.heldout_median > 0.4
+    assert "refuted by p" in verdict.reason
+    assert verdict.choice.winner is not None
+    assert verdict.choice.winner.law.name == "exact count"
+    assert verdict.choice.winner.coefficients == pytest.approx((1, 2, 1, 2, 5.1, 2), rel=1e-6)
+    assert verdict.choice.winner.heldout_p90 < 1e-9
+    by_name = {judged.fit.law.name: judged for judged in verdict.laws}
+    assert by_name["exact count"].word == "supported"
+    assert by_name["n·m·p"].word == "refuted"
+
+
+def test_a_short_part_of_the_selftest() -> None:
+    """``make selftest`` runs 500 trials a setting; here 40, of the settings the figures are for."""
+    for world in ("n·m·p", "additive"):
+        tally = selftest.run(selftest.Setting(world, 0.03), 40, seed=3)
+        assert tally.chosen >= 38
+        assert not tally.supported
+        assert tally.refuted[0] <= 2
+        assert all(hit / of >= 0.85 for hit, of in tally.covered.values())
+
+
+def test_collinear_n_and_m_are_inconclusive() -> None:
+    """Where n and m were only ever moved together, no axis tells them apart."""
+    entries = frame(planted.entries(planted.nmp, seed=2))
+    together = entries[entries["axis"] == "joint"]
+    (verdict, *_) = verdicts.judge(together, cells.table(together))
+    assert verdict.word == "inconclusive"
+    assert "axis was not measured" in verdict.reason
+
+
+def test_an_axis_of_one_value_is_named() -> None:
+    entries = frame(planted.entries(planted.nmp, seed=2))
+    one = entries[~entries["axis"].str.contains("examples") | (entries["n"] == 4096)]
+    one = one[~(one["axis"] == "joint")]
+    found = exponents(one[one["axis"].str.contains("examples")], {"n": 1})
+    assert found["n"].value is None
+    assert "one value" in found["n"].reason or "too few" in found["n"].reason or "only" in found["n"].reason
