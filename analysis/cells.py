@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.core.groupby import SeriesGroupBy
 
-from analysis.normalise import IDENTITY
+from analysis.normalise import IDENTITY, kept
 from analysis.statistics import moderated_intervals
 
 _CONSTANT = [
@@ -18,11 +18,12 @@ _CONSTANT = [
 
 
 def table(entries: pd.DataFrame) -> pd.DataFrame:
-    """Join passes.  Adds ``time_s`` (geometric mean over passes, normalised), ``ci_low_s``, ``ci_high_s``,
-    ``precision`` (half-width / time), ``raw_s``, ``between_cv`` and ``raw_between_cv`` (CV between passes), ``passes``,
-    ``rounds``, ``settled``, ``share_of_ceiling``.
+    """Join the passes that count (``analysis.normalise.kept``).  Adds ``time_s`` (geometric mean over passes, normalised),
+    ``ci_low_s``, ``ci_high_s``, ``precision`` (half-width / time), ``raw_s``, ``between_cv`` and ``raw_between_cv`` (CV
+    between passes), ``passes``, ``rounds``, ``settled``, ``share_of_ceiling``.
     """
-    grouped = entries.groupby(IDENTITY, sort=False)
+    counted = kept(entries)
+    grouped = counted.groupby(IDENTITY, sort=False)
     cells = grouped[_CONSTANT].first()
     cells = cells.join(_intervals(grouped["time_s"]))
     cells["precision"] = (cells["ci_high_s"] - cells["ci_low_s"]) / 2 / cells["time_s"]

@@ -7,9 +7,10 @@ Three things change a time on a shared machine, and each has its remedy (docs/me
   measuring, a visit goes on until the telltale kernel ``objects`` has shown enough quiet rounds (``bench.quiet``).
 * **Speed**, the clock of the core.  Everything follows it, and so does the product kernel timed beside the rounds, which
   repeats to half a per cent in a quiet moment: time = q(rounds) / q(product) × the run's median of q(product).
-* **Disturbance throughout**, where no quiet moment came: the telltale's slow-down over its quiet level is divided out
-  with the exponent 1 - w, w the share of the matrix-product ceiling the cell reaches, since a disturbed core multiplies
-  matrices nearly as fast as ever.  This is good to 5 %, and such passes are marked ``disturbed``.
+* **Disturbance throughout**, where no quiet moment came: q(objects) / q(product) tells, which stays within 5 % of its
+  quiet level in 99 passes of 100.  Such passes are marked ``disturbed`` and left out where two others at least remain
+  (``kept``).  Where they do not, the telltale's excess is divided out with the exponent 1 - w, w the share of the
+  matrix-product ceiling the cell reaches, since a disturbed core multiplies matrices nearly as fast as ever.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation"
 KERNELS = ("product", "objects")
 #: A pass of a cell is told by its fastest rounds: one in five, three at most.
 ONE_IN, MOST = 5, 3
-#: A telltale so much above its quiet level is disturbed (it spreads by 15 % in quiet moments, and disturbed it takes half as
-#: long again); the quiet level is this quantile over its process.
-TOLERANCE, LEVEL = 1.3, 0.05
+#: A pass of a cell whose telltale stays so much above its quiet level is disturbed; that level is this quantile over the
+#: cells of its process, unless the process was disturbed itself.
+TOLERANCE, LEVEL = 1.12, 0.25
+#: So many undisturbed passes of a cell make the disturbed ones superfluous.
+ENOUGH = 2
 
 
 def normalise(entries: pd.DataFrame) -> pd.DataFrame:
@@ -58,26 +61,30 @@ def _usual(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def telltale(references: dict[str, np.ndarray]) -> np.ndarray:
-    """Objects over product: the clock moves both alike, a neighbour on the core the one alone."""
-    return np.asarray(references["objects"] / references.get("product", 1.0))
+def kept(entries: pd.DataFrame) -> pd.DataFrame:
+    """The passes that count: without the disturbed ones of cells that have enough others."""
+    if "disturbed" not in entries:
+        return entries
+    calm = (~entries["disturbed"]).groupby([entries[column] for column in IDENTITY], sort=False).transform("sum")
+    return entries[~entries["disturbed"] | (calm < ENOUGH)]
+
+
+def _telltale(references: dict[str, np.ndarray]) -> float:
+    """Log of quiet objects over quiet products: the clock moves both alike, a neighbour on the core the one alone."""
+    if not references.keys() >= {"objects", "product"}:
+        return float("nan")
+    return quiet(references["objects"]) - quiet(references["product"])
 
 
 def _quiet_levels(entries: pd.DataFrame) -> pd.Series:
-    """Log of the telltale's quiet level in the row's process: its own, unless that was disturbed from start to end.
+    """The telltale's quiet level in the row's process: its own, unless that was disturbed from start to end.
 
     Processes of one implementation differ by a few per cent (memory layout), disturbances by half.
     """
-    kept = [telltale(found) if "objects" in found else np.array([np.nan]) for found in entries["references"]]
     process = [entries[key] for key in ("impl", "device", "pass")]
-    own = pd.Series(kept, entries.index).groupby(process).transform(lambda times: _level(np.concatenate(list(times))))
-    own = own.astype(float)
+    own = entries["references"].map(_telltale).groupby(process).transform(lambda cells: cells.quantile(LEVEL))
     usual = own.groupby(process[:2]).transform("median")
     return own.where(own <= usual + np.log(TOLERANCE), usual)
-
-
-def _level(times: np.ndarray) -> float:
-    return float(np.log(np.quantile(times, LEVEL)))
 
 
 def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
@@ -87,7 +94,7 @@ def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
             time_s=rows["raw_s"], disturbed=False, normal_logs=rows["seconds"].map(np.log), weight=np.nan
         )
     w = _share_of_ceiling(rows) if len(kernels) == 2 else 1.0
-    excess = _excess(rows) if "objects" in kernels else pd.Series(0.0, rows.index)
+    excess = _excess(rows) if len(kernels) == 2 else pd.Series(0.0, rows.index)
     logs = rows["seconds"].map(quiet) - (1 - w) * excess
     if "product" in kernels:
         logs -= rows["references"].map(lambda found: quiet(found["product"])) - usual["product"]
@@ -103,7 +110,7 @@ def _cell(rows: pd.DataFrame, usual: dict[str, float]) -> pd.DataFrame:
 
 def _excess(rows: pd.DataFrame) -> pd.Series:
     """How far (log) the telltale stayed above its quiet level throughout; 0 where there was a quiet moment."""
-    above = rows["references"].map(lambda found: quiet(telltale(found))) - rows["calm"]
+    above = rows["references"].map(_telltale) - rows["calm"]
     return above.where(above > np.log(TOLERANCE), 0.0)
 
 

@@ -18,7 +18,7 @@ import typer
 from matplotlib.figure import Figure
 
 from analysis import cells, figures, load
-from analysis.normalise import IDENTITY
+from analysis.normalise import IDENTITY, kept
 from backprop_files import UserError
 
 #: Steps shorter than the first are small cells, longer than the second large ones (seconds).
@@ -28,7 +28,10 @@ DISTANCES = (0, 1, 3, 10)
 
 
 def table(entries: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell: ``raw`` and ``normal``, standard deviation of log time between passes (CV), and ``passes``."""
+    """One row a cell: ``raw`` and ``normal``, standard deviation of log time between the passes that count (CV), and
+    how many those are.
+    """
+    entries = kept(entries)
     logs = entries.assign(raw=np.log(entries["raw_s"]), normal=np.log(entries["time_s"]))
     grouped = logs.groupby(IDENTITY, sort=False)
     found = grouped[["raw", "normal"]].std()
@@ -144,7 +147,8 @@ def main(
     print(f"| **worst** | | {spreads['raw'].max():.1%} | {spreads['normal'].max():.1%} |")
     for impl, rows in spreads.groupby("impl"):
         print(f"| {impl!s}, median | | {rows['raw'].median():.1%} | {rows['normal'].median():.1%} |")
-    print(f"\nThe harness adds {harness_share(entries):.0%} to the time measured, reference kernels included.")
+    print(f"\n{entries['disturbed'].sum()} of {len(entries)} passes of cells saw no quiet moment and do not count.")
+    print(f"The harness adds {harness_share(entries):.0%} to the time measured, reference kernels included.")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from analysis.exponents import Exponent, exponents
 from analysis.hypotheses import Law, declared
 from analysis.laws import DRAWS, LEAST_HELDOUT, LawFit
 from analysis.load import GROUP
+from analysis.normalise import kept
 from analysis.statistics import Interval
 
 Word = Literal["supported", "refuted", "inconclusive"]
@@ -55,7 +56,7 @@ def judge(
     ``resamples`` is how often the winning law's coefficients are drawn anew for their intervals.
     """
     hypotheses = declared() if hypotheses is None else hypotheses
-    entries, cells = pd.concat([entries, memory(entries)]), pd.concat([cells, memory(cells)])
+    entries, cells = pd.concat([kept(entries), memory(entries)]), pd.concat([cells, memory(cells)])
     by_group = dict(list(cells.groupby(GROUP, sort=False)))
     return [
         _judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key], hypotheses, resamples)

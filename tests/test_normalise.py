@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.normalise import IDENTITY, normalise, quiet
+from analysis.normalise import IDENTITY, kept, normalise, quiet
 
 CEILING, USUAL = 1e11, 1e-3
 ROUNDS = 20
@@ -81,6 +81,13 @@ def test_a_disturbance_throughout_is_marked_and_divided_out_by_the_share_of_the_
     assert found["disturbed"].tolist() == [False, False, True, False, False]
     assert found["weight"].iloc[0] == pytest.approx(share, abs=0.1)
     assert spread(found["time_s"]) < 0.05
+
+
+def test_disturbed_passes_do_not_count_where_two_others_remain() -> None:
+    found = normalise(entries(0.3, speed=EVEN, disturbed=THROUGHOUT))
+    assert kept(found)["pass"].tolist() == [1, 2, 4, 5]
+    few = normalise(entries(0.3, speed=EVEN[:3], disturbed=np.array([0.0, 1.0, 1.0])))
+    assert kept(few)["pass"].tolist() == [1, 2, 3]
 
 
 def test_without_a_ceiling_a_cell_follows_the_objects() -> None:
