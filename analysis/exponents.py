@@ -61,7 +61,7 @@ class Line:
         return growth.fit(self.x, np.exp(logs)).fixed if self.fixed is None else self.fixed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exponent:
     """An exponent and its 95 % interval over the range used; None where ``reason`` says why there is none."""
 
@@ -76,6 +76,7 @@ class Exponent:
         tuple[float, float], ...
     ] = ()  # x at which a step in cost was found, and the ratio of the price beyond
     lines: tuple[Line, ...] = ()  # what it was estimated from
+    by_cell: Floats | None = None  # its gradient by the mean log time of every cell of the lines
 
     def of(self, predict: Callable[[pd.DataFrame], Floats]) -> float | None:
         """The same estimate of times that a law predicts for the same cells; None where there was none."""
@@ -86,7 +87,7 @@ class Exponent:
 
         How far cells lie off a straight line does not count here, only how far off the law's own curve.
         """
-        if not self.lines:
+        if self.by_cell is None:
             return None
         logs = _aligned([tamed(line.logs) for line in self.lines])
         means, expected = np.nanmean(logs, axis=1), _predicted(self.lines, predict)
@@ -94,8 +95,7 @@ class Exponent:
         z = z - _system(self.lines, expected)[1]
         solution = np.linalg.lstsq(columns * root[:, None], z * root)[0]
         about = _about(columns, z, root, np.asarray(solution, float))
-        by_cell = gradient(lambda at: slope(self.lines, at), means)
-        return two_way_interval(float(solution[0]), by_cell, logs, about)
+        return two_way_interval(float(solution[0]), self.by_cell, logs, about)
 
 
 def missing(reason: str, points: int = 0) -> Exponent:
@@ -249,6 +249,7 @@ def _estimate(lines: Sequence[Line], points: int, source: Line | None) -> Expone
         reason,
         _steps_of(lines, np.asarray(solution, float)),
         lines,
+        by_cell,
     )
 
 

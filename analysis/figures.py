@@ -289,8 +289,11 @@ def predicted_against_measured(material: Material) -> Figure | None:
         axes.set(xscale="log", yscale="log", title=textwrap.fill(law, 26), ylim=(0.15, 7))
         axes.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
         axes.minorticks_off()
-    figure.supxlabel("measured seconds per step", fontsize=9)
-    figure.supylabel("predicted / measured", fontsize=9)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("predicted / measured")
+    for axes in list(panels.flat[: len(names)])[-panels.shape[1] :]:
+        axes.set_xlabel("measured seconds per step")
+        axes.tick_params(labelbottom=True)
     kinds = [
         Line2D([], [], linestyle="none", marker="o", color="#666666", label="held out"),
         Line2D([], [], linestyle="none", marker="o", color="#666666", markerfacecolor="none", label="fitted"),

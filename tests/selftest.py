@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from analysis import load, verdicts
 from analysis.exponents import exponents
 from analysis.hypotheses import declared
 from analysis.verdicts import equivalent
+from bench import profiles
 from tests import planted
 
 CACHES = {"L1d": "32K", "L2": "1024K", "L3": "32M"}
@@ -216,6 +217,26 @@ def row(setting: Setting, tally: Tally) -> str:
     return f"| {setting.label} | {chosen} | {cover} | {wrong} | {false} |"
 
 
+def fitting_s() -> tuple[int, float]:
+    """Cells of a full run, and seconds that fitting, judging and 1,000 draws of it take on one core."""
+    benchmarks = planted.entries(
+        planted.calls, seed=0, passes=5, rounds=1, chosen=replace(profiles._FULL, functions=())
+    )
+    rows = [load._row("planted", entry) | load.cache_bytes(CACHES) for entry in benchmarks]
+    frame = pd.DataFrame(rows).drop(columns=["seconds", "references"])
+    frame["time_s"] = frame["raw_s"]
+    copies = [
+        frame.assign(impl=impl, phase=phase, peak_bytes=8 * frame["m"] + 12 * frame["n"] * frame["units"])
+        for impl in ("a", "b", "c", "d")
+        for phase in ("step", "forward", "backward", "update")
+    ]
+    entries = pd.concat(copies, ignore_index=True)
+    table = entries[entries["pass"] == 1]
+    started = time.monotonic()
+    verdicts.judge(entries, table)
+    return len(table), time.monotonic() - started
+
+
 def main(
     trials: Annotated[int, typer.Option(help="of every setting")] = TRIALS,
     workers: Annotated[int, typer.Option(help="processes")] = os.cpu_count() or 1,
@@ -231,6 +252,8 @@ def main(
     found = run_all(settings, trials, workers)
     for setting, tally in found.items():
         print(row(setting, tally))
+    count, seconds = fitting_s()
+    print(f"\nFitting and judging {count:,} cells × 5 passes with 1,000 draws took {seconds:.1f} s on one core.")
     print(f"\n{sum(t.trials for t in found.values()):,} trials in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
