@@ -77,4 +77,4 @@ def ceilings(entries: pd.DataFrame) -> pd.DataFrame:
 
 def on_axis(cells: pd.DataFrame, axis: str) -> pd.DataFrame:
     """The rows that lie on an axis."""
-    return cells[[axis in names.split(",") for names in cells["axis"]]]
+    return cells.loc[np.array([axis in names.split(",") for names in cells["axis"]], bool)]

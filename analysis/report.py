@@ -312,7 +312,7 @@ def claims_table(material: Material) -> list[dict[str, Any]]:
             if judged.fit.law.name == name
         }
         if name != CLAIMS["step"].law:
-            experiment = "fitted on small cells, asked about cells 8 to 16 times larger, and exponents"
+            experiment = "larger cells than fitted; exponents"
             rows.append(
                 {"claim": f"a step costs as “{name}”", "source": "rival", "experiment": experiment, "cells": cells}
             )
@@ -330,7 +330,7 @@ def evidence(verdict: Verdict) -> str:
 def _short_exponent(name: str, exponent: Exponent, claimed: float) -> str:
     told = f", claimed {claimed:.2g}"
     if exponent.value is None:
-        return f"{name}^?{told}"
+        return f"{name} not estimated{told}"
     interval = "" if exponent.ci_low is None else f" [{exponent.ci_low:.2f}, {exponent.ci_high:.2f}]"
     return f"{name}^{exponent.value:.2f}{interval}{told}"
 

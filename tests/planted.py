@@ -56,6 +56,11 @@ def calls(f: dict[str, Any]) -> float:
     return float(additive(f) + 2e-5 * f["depth"] + 2e-6 * (f["depth"] - 1) * f["p"])
 
 
+def arrays(f: dict[str, Any]) -> float:
+    """Bytes: two copies of the parameters, three of every unit for each example."""
+    return float(8 * f["m"] + 12 * f["n"] * sum(f["layers"]))
+
+
 @dataclass(frozen=True)
 class Noise:
     """Log-normal noise: of a cell in a pass, of a round, and of the machine's speed, which the reference shares."""
@@ -76,6 +81,7 @@ def entries(
     chosen: Range = RANGE,
     rounds: int = 8,
     joint_seed: int = 0,
+    peak_bytes: Law | None = None,
 ) -> list[dict[str, Any]]:
     """Benchmarks of one implementation, as pytest-benchmark writes them."""
     rng = np.random.default_rng(seed)
@@ -93,6 +99,8 @@ def entries(
             cell = law(facts) * np.exp(noise.between * rng.standard_normal())
             seconds = cell * speed * np.exp(noise.within * rng.standard_normal(rounds))
             found.append(_entry(facts, number, seconds, speed))
+            if peak_bytes:
+                found[-1]["extra_info"]["peak_bytes"] = int(peak_bytes(facts))
     return found
 
 

@@ -20,11 +20,8 @@ from tests.planted import Noise
 
 
 def run(tmp_path: Path, law: planted.Law = planted.calls, seed: int = 4, **changes: Any) -> load.Run:
-    """A planted run of numpy with peak bytes of 8·m + 12·n·(all units)."""
-    benchmarks = planted.entries(law, seed=seed, noise=Noise(0.02, 0.005), **changes)
-    for entry in benchmarks:
-        info = entry["extra_info"]
-        info["peak_bytes"] = 8 * info["m"] + 12 * info["n"] * sum(info["layers"])
+    """A planted run of numpy."""
+    benchmarks = planted.entries(law, seed=seed, noise=Noise(0.02, 0.005), peak_bytes=planted.arrays, **changes)
     return load.load([planted.write(tmp_path / f"x{seed}.json", benchmarks)])
 
 

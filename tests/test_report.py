@@ -40,7 +40,7 @@ class Links(HTMLParser):
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     two = [
-        *planted.entries(planted.additive, seed=1),
+        *planted.entries(planted.additive, seed=1, peak_bytes=planted.arrays),
         *planted.entries(planted.calls, seed=2, impl="torch"),
         *(e for phase in ("forward", "loss", "backward", "update") for e in phase_entries(phase)),
     ]
@@ -62,7 +62,7 @@ def test_all_files_are_there(written: Path) -> None:
     names = {path.name for path in written.iterdir()}
     assert names == {"report.html", "report.md", "cells.csv", "fits.json", "figures"}
     figures = {path.name for path in (written / "figures").iterdir()}
-    keys = {"time", "exponents", "laws", "ceiling", "fastest", "phases", "decisive", "timeline"}
+    keys = {"time", "exponents", "laws", "regimes", "memory", "ceiling", "fastest", "phases", "decisive", "timeline"}
     assert figures == {f"{key}.{kind}" for key in keys for kind in ("svg", "png")}
     assert sum(path.stat().st_size for path in written.rglob("*") if path.is_file()) < 3 << 20
 
