@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels gpu example clean
+.PHONY: venv report test lint smoke peers repeatability kernels other-tools gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -49,6 +49,16 @@ kernels: venv  ## which reference kernel makes cells repeat best; refreshes the 
 		--impls numpy,torch,jax,sklearn --kernels product,objects,interpreter,calls,elementwise,copy --run-dir reports/kernels
 	$(BIN)/python -m analysis.repeatability reports/kernels --kernels docs/measuring.png
 
+# Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
+EXTRAP_VENV := .venv-extrap
+$(EXTRAP_VENV)/.ready:
+	$(PYTHON) -m venv $(EXTRAP_VENV)
+	$(EXTRAP_VENV)/bin/pip install -q "extrap==4.2.5" "numpy<2"
+	touch $@
+
+other-tools: venv $(EXTRAP_VENV)/.ready  ## what google/benchmark's rule, big_O and Extra-P say of planted laws, next to ours
+	$(BIN)/python -m tests.other_tools --extrap-python $(EXTRAP_VENV)/bin/python
+
 # For a machine with a GPU and no network: needs numpy, scipy, torch, jax, pytest, pytest-benchmark, typer, rich and
 # threadpoolctl in $(GPU_PYTHON); drawing happens elsewhere, from the files.
 GPU_PYTHON ?= python3
@@ -60,4 +70,4 @@ example: report  ## refresh the run that is kept in git
 	$(BIN)/backprop-bench report $(REPORT) --out reports/example
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(EXTRAP_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
