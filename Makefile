@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check gpu example clean
+.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -59,6 +59,16 @@ predict-check: venv  ## cells that were never measured, predicted, then measured
 	$(BIN)/backprop-bench run --profile check --phases step --seed 7 --out reports/predict-new
 	$(BIN)/python -m analysis.predict_check reports/predict reports/predict-new
 
+# Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
+EXTRAP_VENV := .venv-extrap
+$(EXTRAP_VENV)/.ready:
+	$(PYTHON) -m venv $(EXTRAP_VENV)
+	$(EXTRAP_VENV)/bin/pip install -q "extrap==4.2.5" "numpy<2"
+	touch $@
+
+other-tools: venv $(EXTRAP_VENV)/.ready  ## what google/benchmark's rule, big_O and Extra-P say of planted laws, next to ours
+	$(BIN)/python -m tests.other_tools --extrap-python $(EXTRAP_VENV)/bin/python
+
 # For a machine with a GPU and no network: needs numpy, scipy, torch, jax, pytest, pytest-benchmark, typer, rich and
 # threadpoolctl in $(GPU_PYTHON); drawing happens elsewhere, from the files.
 GPU_PYTHON ?= python3
@@ -70,4 +80,4 @@ example: report  ## refresh the run that is kept in git
 	$(BIN)/backprop-bench report $(REPORT) --out reports/example
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(EXTRAP_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -57,12 +57,12 @@ class LawFit:
         return np.asarray(self.law.design(frame) @ np.array(self.coefficients))
 
     @property
-    def judged(self) -> float:
-        """The error the law is chosen by: on unseen cells of the sizes fitted, and on far larger ones, in equal parts.
+    def loss(self) -> float:
+        """The error the law is chosen by: mean of the bounded absolute errors of cells left out in turn.
 
-        The largest cells alone would not see what small ones pay for calls; the fitted sizes alone not what scales.
+        Held-out cells take no part: they judge the law that was chosen, and would flatter one chosen by them.
         """
-        return float(_mean_loss(self))
+        return float(_losses(self).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +93,12 @@ def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
     )
     if not fits:
         return Choice((), None, f"only {len(seen)} cells, too few to fit a law")
-    judged_by = f"{len(seen)} cells left out in turn"
+    reason = f"chosen on {len(seen)} cells left out in turn"
     if len(heldout) >= LEAST_HELDOUT:
-        judged_by += f" and {len(heldout)} held-out largest cells"
+        reason += f", judged on {len(heldout)} held-out largest cells"
     winner = best(fits)
     every = cells[cells["axis"] != "functions"]
-    return Choice(fits, winner, f"judged on {judged_by}", fit_law(winner.law, every, every.iloc[:0]))
+    return Choice(fits, winner, reason, fit_law(winner.law, every, every.iloc[:0]))
 
 
 def split(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -117,32 +117,23 @@ def best(fits: Sequence[LawFit]) -> LawFit:
     """The law with the fewest terms whose errors are not clearly larger than those of the best; among laws with as many
     terms the one with the smaller.
     """
-    champion = min(fits, key=lambda fit: (fit.judged, len(fit.law.terms)))
+    champion = min(fits, key=lambda fit: (fit.loss, len(fit.law.terms)))
     for terms in sorted({len(fit.law.terms) for fit in fits if len(fit.law.terms) < len(champion.law.terms)}):
-        rival = min((fit for fit in fits if len(fit.law.terms) == terms), key=lambda fit: fit.judged)
+        rival = min((fit for fit in fits if len(fit.law.terms) == terms), key=lambda fit: fit.loss)
         if not _clearly_larger(rival, champion):
             return rival
     return champion
 
 
-def _losses(fit: LawFit) -> tuple[Floats, Floats]:
-    """Bounded absolute errors of cells left out in turn, and of held-out ones where there are enough to judge."""
-    inside = np.minimum(np.abs(fit.crossvalidated), WORST_ERROR)
-    beyond = np.minimum(np.abs(fit.heldout), WORST_ERROR)
-    return inside, beyond if len(beyond) >= LEAST_HELDOUT else beyond[:0]
-
-
-def _mean_loss(fit: LawFit) -> float:
-    inside, beyond = _losses(fit)
-    return float(np.mean([part.mean() for part in (inside, beyond) if len(part)]))
+def _losses(fit: LawFit) -> Floats:
+    return np.minimum(np.abs(fit.crossvalidated), WORST_ERROR)
 
 
 def _clearly_larger(rival: LawFit, champion: LawFit) -> bool:
     """Whether the rival's loss exceeds the champion's by more than chance: paired, cell by cell."""
-    parts = [a - b for a, b in zip(_losses(rival), _losses(champion), strict=True) if len(a)]
-    difference = float(np.mean([part.mean() for part in parts]))
-    variance = sum(part.var(ddof=1) / len(part) for part in parts if len(part) > 1) / len(parts) ** 2
-    return bool(difference > max(STANDARD_ERRORS * float(np.sqrt(variance)), WORTH_A_TERM * rival.judged))
+    difference = _losses(rival) - _losses(champion)
+    error = float(difference.std(ddof=1)) / len(difference) ** 0.5
+    return bool(difference.mean() > max(STANDARD_ERRORS * error, WORTH_A_TERM * rival.loss))
 
 
 def fit_law(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit | None:
