@@ -25,6 +25,8 @@ WORTH_A_TERM = 0.1
 WORST_ERROR = 0.5
 #: Fewer held-out cells than this judge nothing; then whole cells are left out in turn.
 LEAST_HELDOUT = 3
+#: Fewer cells larger than those fitted choose nothing.
+LEAST_LARGER = 5
 FOLDS = 8
 #: Held-out cells have at least this many times the work of any cell that was fitted.
 HELDOUT_FACTOR = 8
@@ -49,6 +51,7 @@ class LawFit:
     heldout_p90: float
     largest_fitted: float  # operations; cells beyond served to judge, or not at all
     crossvalidated: Floats  # error of every fitted cell, left out in turn
+    larger: Floats  # error of every cell larger than those fitted and smaller than the held-out ones
     heldout: Floats  # error of every held-out cell
     weights: Floats  # of the fitted cells: 0 for one that was let go
 
@@ -58,11 +61,12 @@ class LawFit:
 
     @property
     def loss(self) -> float:
-        """The error the law is chosen by: mean of the bounded absolute errors of cells left out in turn.
+        """The error the law is chosen by: on cells of the sizes fitted, left out in turn, and on larger ones, equal parts.
 
-        Held-out cells take no part: they judge the law that was chosen, and would flatter one chosen by them.
+        Larger ones alone would not see what small cells pay for calls; the sizes fitted alone not what scales.  Held-out
+        cells take no part: they judge the law that was chosen, and would flatter one chosen by them.
         """
-        return float(_losses(self).mean())
+        return float(np.mean([part.mean() for part in _losses(self)]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,33 +83,45 @@ class Choice:
 
 
 def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
-    """Fit every candidate law of ``phase`` on the cells that may be seen and pick the best predictor of the others.
+    """Fit every candidate law of ``phase`` on small cells, pick the best predictor of others, judge it on held-out ones.
 
-    ``cells`` are rows of one group.  Cells between the largest fitted and the held-out ones serve neither; those on the
-    ``functions`` axis alone are not used, since operations of real functions do not compare with multiplications.
+    ``cells`` are rows of one group; those on the ``functions`` axis alone are not used, since operations of real functions
+    do not compare with multiplications.
     """
-    seen, heldout = split(cells)
+    parts = split(cells)
     candidates = [law for law in laws if phase in law.phases]
     fits = tuple(
         fit
         for law in candidates
-        if len(seen) >= len(law.terms) + SPARE_CELLS and (fit := fit_law(law, seen, heldout)) is not None
+        if len(parts.seen) >= len(law.terms) + SPARE_CELLS and (fit := fit_law(law, parts)) is not None
     )
     if not fits:
-        return Choice((), None, f"only {len(seen)} cells, too few to fit a law")
-    reason = f"chosen on {len(seen)} cells left out in turn"
-    if len(heldout) >= LEAST_HELDOUT:
-        reason += f", judged on {len(heldout)} held-out largest cells"
+        return Choice((), None, f"only {len(parts.seen)} cells, too few to fit a law")
+    reason = f"chosen on {len(parts.seen)} cells left out in turn"
+    if len(parts.larger) >= LEAST_LARGER:
+        reason += f" and {len(parts.larger)} larger ones"
+    if len(parts.heldout) >= LEAST_HELDOUT:
+        reason += f", judged on {len(parts.heldout)} held-out largest cells"
     winner = best(fits)
     every = cells[cells["axis"] != "functions"]
-    return Choice(fits, winner, reason, fit_law(winner.law, every, every.iloc[:0]))
+    return Choice(fits, winner, reason, fit_law(winner.law, Parts(every, every.iloc[:0], every.iloc[:0])))
 
 
-def split(cells: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cells that fits may see, and held-out ones."""
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Cells that fits may see, larger ones to choose by, and the held-out largest ones to judge by."""
+
+    seen: pd.DataFrame
+    larger: pd.DataFrame
+    heldout: pd.DataFrame
+
+
+def split(cells: pd.DataFrame) -> Parts:
+    """Fits see cells with at most an eighth of the work of the smallest held-out one."""
     usable = cells[cells["axis"] != "functions"]
-    heldout = usable[usable["heldout"]]
-    return usable[~usable["heldout"] & (usable["operations_total"] <= largest_fitted(heldout))], heldout
+    heldout, others = usable[usable["heldout"]], usable[~usable["heldout"]]
+    small = others["operations_total"] <= largest_fitted(heldout)
+    return Parts(others[small], others[~small], heldout)
 
 
 def largest_fitted(heldout: pd.DataFrame) -> float:
@@ -125,21 +141,25 @@ def best(fits: Sequence[LawFit]) -> LawFit:
     return champion
 
 
-def _losses(fit: LawFit) -> Floats:
-    return np.minimum(np.abs(fit.crossvalidated), WORST_ERROR)
+def _losses(fit: LawFit) -> list[Floats]:
+    """Bounded absolute errors of cells left out in turn, and of larger ones where there are enough to tell."""
+    parts = [fit.crossvalidated] + ([fit.larger] if len(fit.larger) >= LEAST_LARGER else [])
+    return [np.minimum(np.abs(part), WORST_ERROR) for part in parts]
 
 
 def _clearly_larger(rival: LawFit, champion: LawFit) -> bool:
     """Whether the rival's loss exceeds the champion's by more than chance: paired, cell by cell."""
-    difference = _losses(rival) - _losses(champion)
-    error = float(difference.std(ddof=1)) / len(difference) ** 0.5
-    return bool(difference.mean() > max(STANDARD_ERRORS * error, WORTH_A_TERM * rival.loss))
+    parts = [a - b for a, b in zip(_losses(rival), _losses(champion), strict=True)]
+    difference = float(np.mean([part.mean() for part in parts]))
+    error = float(np.sqrt(sum(part.var(ddof=1) / len(part) for part in parts))) / len(parts)
+    return bool(difference > max(STANDARD_ERRORS * error, WORTH_A_TERM * rival.loss))
 
 
-def fit_law(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit | None:
-    """Fit on ``seen``, judge on both; None where a term has no value here (a cache whose size is not known)."""
-    columns, beyond = law.design(seen), law.design(heldout)
-    if not (np.isfinite(columns).all() and np.isfinite(beyond).all()) or (columns < 0).any():
+def fit_law(law: Law, parts: Parts) -> LawFit | None:
+    """Fit on the cells seen, try on all; None where a term has no value here (a cache whose size is not known)."""
+    seen, heldout = parts.seen, parts.heldout
+    columns, further, beyond = (law.design(part) for part in (seen, parts.larger, heldout))
+    if not all(np.isfinite(part).all() for part in (columns, further, beyond)) or (columns < 0).any():
         return None
     times = seen["time_s"].to_numpy(float)
     coefficients, weights = fit_relative(columns, times)
@@ -157,6 +177,7 @@ def fit_law(law: Law, seen: pd.DataFrame, heldout: pd.DataFrame) -> LawFit | Non
         float(np.quantile(np.abs(out), 0.9)) if len(out) else np.nan,
         float(seen["operations_total"].max()),
         crossvalidated,
+        further @ coefficients / parts.larger["time_s"].to_numpy(float) - 1,
         out,
         weights,
     )

@@ -208,17 +208,14 @@ def designs(table: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     The former have three values of n, and Extra-P asks for five of each parameter; the latter have them, with cells up to
     the size of those held out.
     """
-    seen, heldout = laws.split(table)
+    parts = laws.split(table)
     usable = table[(table["axis"] != "functions") & ~table["heldout"]]
-    return [(seen, heldout), (usable, heldout)]
+    return [(parts.seen, parts.heldout), (usable, parts.heldout)]
 
 
-def blind(table: pd.DataFrame, phase: str = "step") -> laws.LawFit | None:
-    """Our law where held-out cells have no say in the choice either, as they have none in Extra-P's."""
-    hypotheses = declared()
-    seen, heldout = laws.split(table)
-    winner = laws.choose(seen, phase, hypotheses).winner
-    return laws.fit_law(winner.law, seen, heldout) if winner else None
+def ours(table: pd.DataFrame, phase: str = "step") -> laws.LawFit | None:
+    """Our law: held-out cells have no say in its choice, as they have none in Extra-P's."""
+    return laws.choose(table, phase, declared()).winner
 
 
 def errors(found: Sequence[Floats]) -> str:
@@ -230,13 +227,13 @@ def errors(found: Sequence[Floats]) -> str:
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials of one setting: our verdicts, our laws chosen without held-out cells, and Extra-P's models on the same cells and
+    """Trials of one setting: our verdicts, our laws, and Extra-P's models on the same cells and
     on all that are not held out.
     """
 
     setting: Setting
     verdicts: list[verdicts.Verdict]
-    blind: list[laws.LawFit]
+    ours: list[laws.LawFit]
     same: list[Modelled]
     more: list[Modelled]
 
@@ -245,13 +242,12 @@ class Trials:
         """For the table."""
         world, known = self.setting.world, self.setting.world in EXTRAP_TRUTH
         found = [_found(part, world) if known else "–" for part in self._models]
-        winners = [v.choice.winner for v in self.verdicts if v.choice.winner]
-        chosen = " / ".join(f"{np.mean([w.law.name == world for w in part]):.0%}" for part in (winners, self.blind))
+        chosen = f"{np.mean([w.law.name == world for w in self.ours]):.0%}"
         told = [errors([m.errors for m in part]) for part in self._models]
         words = shares(Counter(v.word for v in self.verdicts))
         return (
             f"| {world}, {self.setting.noise:.0%} | {' | '.join(found)} | {chosen} | {' | '.join(told)} | "
-            f"{errors([w.heldout for w in self.blind])} | {words} |"
+            f"{errors([w.heldout for w in self.ours])} | {words} |"
         )
 
     @property
@@ -270,7 +266,7 @@ def law_trials(python: Path, setting: Setting, trials: int) -> Trials:
     planted = [selftest.plant(base, setting, rng) for _ in range(trials)]
     models = extrap(python, [job for _, table in planted for job in designs(table)])
     judged = [verdicts.judge(entries, table, hypotheses, resamples=0)[0] for entries, table in planted]
-    chosen = [fit for _, table in planted if (fit := blind(table))]
+    chosen = [fit for _, table in planted if (fit := ours(table))]
     return Trials(setting, judged, chosen, models[::2], models[1::2])
 
 
@@ -279,7 +275,7 @@ def tell_laws(python: Path, trials: int) -> None:
     print(
         f"Over n, m and p, {trials} trials a row; "
         "errors on held-out cells, median / 90th percentile; Extra-P finds the law / at least its leading term,\n"
-        "ours is chosen with / without the held-out cells, its error is that of the latter:\n\n"
+        "held-out cells take no part in choosing ours:\n\n"
         "| planted, noise | Extra-P finds it | Extra-P, all cells | ours chooses it | Extra-P's error | Extra-P's, all cells "
         "| ours | our verdict on n·m·p |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
@@ -306,10 +302,10 @@ def tell_run(python: Path, directory: Path, impls: Sequence[str]) -> None:
         "Extra-P's form, same cells |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for i, (impl, rows) in enumerate(groups.items()):
-        winner = blind(rows)
+        winner = ours(rows)
         told, law = (errors([winner.heldout]), winner.law.name) if winner else ("–", "none")
         same, more = models[2 * i], models[2 * i + 1]
-        counts = " | ".join(str(len(part)) for part in laws.split(rows))
+        counts = " | ".join(str(len(part)) for part in (laws.split(rows).seen, laws.split(rows).heldout))
         print(
             f"| {impl} | {counts} | {errors([same.errors])} | {errors([more.errors])} | {told} | {law} | {same.form} |"
         )
