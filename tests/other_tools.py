@@ -213,7 +213,7 @@ def designs(table: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     return [(parts.seen, parts.heldout), (usable, parts.heldout)]
 
 
-def ours(table: pd.DataFrame, phase: str = "step") -> laws.LawFit | None:
+def our_law(table: pd.DataFrame, phase: str = "step") -> laws.LawFit | None:
     """Our law: held-out cells have no say in its choice, as they have none in Extra-P's."""
     return laws.choose(table, phase, declared()).winner
 
@@ -266,7 +266,7 @@ def law_trials(python: Path, setting: Setting, trials: int) -> Trials:
     planted = [selftest.plant(base, setting, rng) for _ in range(trials)]
     models = extrap(python, [job for _, table in planted for job in designs(table)])
     judged = [verdicts.judge(entries, table, hypotheses, resamples=0)[0] for entries, table in planted]
-    chosen = [fit for _, table in planted if (fit := ours(table))]
+    chosen = [fit for _, table in planted if (fit := our_law(table))]
     return Trials(setting, judged, chosen, models[::2], models[1::2])
 
 
@@ -302,7 +302,7 @@ def tell_run(python: Path, directory: Path, impls: Sequence[str]) -> None:
         "Extra-P's form, same cells |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for i, (impl, rows) in enumerate(groups.items()):
-        winner = ours(rows)
+        winner = our_law(rows)
         told, law = (errors([winner.heldout]), winner.law.name) if winner else ("–", "none")
         same, more = models[2 * i], models[2 * i + 1]
         counts = " | ".join(str(len(part)) for part in (laws.split(rows).seen, laws.split(rows).heldout))
