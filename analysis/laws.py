@@ -30,6 +30,8 @@ LEAST_LARGER = 5
 FOLDS = 8
 #: Held-out cells have at least this many times the work of any cell that was fitted.
 HELDOUT_FACTOR = 8
+#: n and m that correlate so closely cannot be told apart.
+COLLINEAR = 0.995
 #: A law needs so many cells more than it has terms.
 SPARE_CELLS = 3
 #: Tukey's constant (95 % efficient under normal errors), and the least spread: an all but perfect fit keeps honest cells.
@@ -89,6 +91,8 @@ def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
     do not compare with multiplications.
     """
     parts = split(cells)
+    if _moved_together(parts.seen):
+        return Choice((), None, "n and m were only ever moved together: no law can tell them apart")
     candidates = [law for law in laws if phase in law.phases]
     fits = tuple(
         fit
@@ -105,6 +109,14 @@ def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
     winner = best(fits)
     every = cells[cells["axis"] != "functions"]
     return Choice(fits, winner, reason, fit_law(winner.law, Parts(every, every.iloc[:0], every.iloc[:0])))
+
+
+def _moved_together(cells: pd.DataFrame) -> bool:
+    """Whether n and m are collinear on the log scale."""
+    n, m = (np.log(cells[name].to_numpy(float)) for name in ("n", "m"))
+    if len(cells) < 3 or not (np.ptp(n) and np.ptp(m)):
+        return False  # one of them alone is told by its axis
+    return abs(float(np.corrcoef(n, m)[0, 1])) > COLLINEAR
 
 
 @dataclass(frozen=True, eq=False)

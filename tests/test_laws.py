@@ -240,6 +240,14 @@ def test_collinear_n_and_m_are_inconclusive() -> None:
     assert "axis was not measured" in verdict.reason
 
 
+def test_n_and_m_moved_together_choose_no_law() -> None:
+    table = cells.table(frame(planted.entries(planted.nmp, seed=2)))
+    together = table[~table["heldout"]].assign(n=lambda f: (f["m"] // 50).clip(1))
+    choice = laws.choose(together, "step", declared())
+    assert choice.winner is None
+    assert "moved together" in choice.reason
+
+
 def test_an_axis_of_one_value_is_named() -> None:
     entries = frame(planted.entries(planted.nmp, seed=2))
     one = entries[~entries["axis"].str.contains("examples") | (entries["n"] == 4096)]
