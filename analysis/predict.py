@@ -18,7 +18,7 @@ from analysis.costs import costs
 from analysis.hypotheses import Law
 from analysis.laws import Choice
 from analysis.load import Run
-from analysis.statistics import Interval, t_quantile
+from analysis.statistics import LEVEL, Interval, t_quantile
 from backprop_files import UserError
 
 #: Times a parameter and a unit of an example are read or written in a step, at the least: parameters forward, backward,
@@ -119,8 +119,10 @@ def predict(found: Series, layers: Sequence[int], n: int, activation: str) -> Pr
 def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
     """The prediction for one new cell: what the coefficients leave open, and how far cells lie from the law.
 
-    On the log scale both variances add: var = var over draws + mean square of log(t̂ / t) over cells that the fit did not
-    see; beyond the largest cell measured, those of held-out cells, which lay as far beyond the cells fitted, if larger.
+    How far cells lie: of |log t̂ / t| over cells that the fit did not see, the 95 % quantile, which holds 95 % of new cells
+    like them whatever their distribution (split conformal prediction: Lei et al. 2018, *JASA* 113:1094), or what a normal
+    distribution of their scatter would ask for, if that is more; beyond the largest cell measured, over the held-out ones
+    too, which lay as far beyond the cells fitted.
     """
     final, winner = choice.final, choice.winner
     assert final is not None
@@ -128,15 +130,15 @@ def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
     value = float(final.predict(row)[0])
     if value <= 0:
         return Interval(value, np.nan, np.nan)
-    spread = _mean_square(final.crossvalidated)
+    degrees = max(final.fitted_cells - len(final.law.terms), 2)
+    off = _half_width(final.crossvalidated, degrees)
     if len(winner.heldout) >= laws.LEAST_HELDOUT and _work(row).iloc[0] > _work(rows).max():
-        spread = max(spread, _mean_square(winner.heldout))
+        off = max(off, _half_width(winner.heldout, degrees))
     drawn = 0.0
     if choice.draws is not None:
         times = final.law.design(row) @ choice.draws.T
-        drawn = float(np.var(np.log(np.maximum(times, value * 1e-3))))
-    degrees = max(final.fitted_cells - len(final.law.terms), 2)
-    half = t_quantile(degrees) * float(np.sqrt(spread + drawn))
+        drawn = float(np.std(np.log(np.maximum(times, value * 1e-3))))
+    half = float(np.hypot(off, t_quantile(degrees) * drawn))
     return Interval(value, value * float(np.exp(-half)), value * float(np.exp(half)))
 
 
@@ -144,11 +146,12 @@ def _work(rows: pd.DataFrame) -> pd.Series:
     return rows["operations_product"].astype(float)
 
 
-def _mean_square(errors: np.ndarray) -> float:
-    """Of log(t̂ / t), with wild cells pulled in to four robust deviations."""
-    logs = np.log1p(np.maximum(errors, -0.99))
-    scale = 1.4826 * float(np.median(np.abs(logs))) if len(logs) else 0.0
-    return float(np.mean(np.clip(logs, -4 * scale, 4 * scale) ** 2)) if len(logs) else 0.0
+def _half_width(errors: np.ndarray, degrees: float) -> float:
+    """Of a 95 % interval on the log scale, for one new cell, from errors t̂/t - 1 of cells that a fit did not see."""
+    logs = np.abs(np.log1p(np.maximum(errors, -0.99)))
+    scale = 1.4826 * float(np.median(logs))
+    scatter = float(np.sqrt(np.mean(np.minimum(logs, 4 * scale) ** 2)))  # a wild cell pulled in, as in the fit
+    return max(float(np.quantile(logs, LEVEL)), t_quantile(degrees) * scatter)
 
 
 def _p_of(activation: str, found: Series) -> tuple[float, str]:
