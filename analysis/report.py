@@ -19,19 +19,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis import cells as cell_table
-from analysis import figures, laws, load, timeline, verdicts
+from analysis import figures, fits, laws, load, timeline, verdicts
 from analysis.activations import calibrate
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
-from analysis.costs import Cost, costs
+from analysis.costs import Cost
 from analysis.exponents import Exponent
 from analysis.figures import Material
 from analysis.hypotheses import declared
 from analysis.load import Run
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
-from analysis.statistics import Interval
-from analysis.verdicts import LawVerdict, Verdict
-from backprop_files import SCHEMA_VERSION, write_json, write_whole
+from analysis.verdicts import Verdict
+from backprop_files import write_json, write_whole
 
 #: Dots per inch of PNGs, and of what lies as a picture within an SVG.
 PNG_DPI, SVG_DPI = 110, 90
@@ -69,7 +68,7 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     write_whole(
         out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
     )
-    write_json(out / "fits.json", fits_document(run, material))
+    write_json(out / "fits.json", fits.document(run, material))
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent)
     environment = Environment(
@@ -146,107 +145,6 @@ def _small_and_steady(svg: bytes) -> bytes:
     for i, name in enumerate(dict.fromkeys(re.findall(rb"p[0-9a-f]{10}(?=[\")])", svg))):
         svg = svg.replace(name, b"clip%d" % i)
     return svg
-
-
-# --- fits.json ------------------------------------------------------------------------------------------------------
-
-
-def fits_document(run: Run, material: Material) -> dict[str, Any]:
-    """The contract scripts may rely on; missing numbers are null."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run": _plain(run.settings),
-        "fits": [_fit_object(material, verdict) for verdict in material.verdicts],
-    }
-
-
-def _fit_object(material: Material, verdict: Verdict) -> dict[str, Any]:
-    winner = verdict.choice.winner
-    regimes = material.regimes.get(figures.name_of(verdict)) if verdict.phase == "step" else None
-    return {
-        "impl": verdict.impl,
-        "device": verdict.device,
-        "dtype": verdict.dtype,
-        "phase": verdict.phase,
-        "claim": {
-            "statement": verdict.claim.statement,
-            "law": verdict.claim.law,
-            "exponents": verdict.claim.exponents,
-            "band": BAND,
-        },
-        "verdict": verdict.word,
-        "reason": verdict.reason,
-        "exponents": {name: _exponent_object(exponent) for name, exponent in verdict.exponents.items()},
-        "winning_law": winner.law.name if winner else None,
-        "winning_reason": verdict.choice.reason,
-        "laws": [_law_object(verdict, judged) for judged in verdict.laws],
-        "costs": [
-            {
-                "unit": cost.unit,
-                "bytes" if verdict.phase == "memory" else "seconds": _interval(cost.seconds),
-                "share_of_ceiling": _number(cost.share),
-                "ceiling": cost.ceiling or None,
-            }
-            for cost in _costs(material, verdict)
-        ],
-        "regimes": None
-        if regimes is None
-        else {
-            "axis": regimes.axis,
-            "unit": "n·m",
-            "range": [regimes.low, regimes.high],
-            "overhead_until": regimes.overhead_until,
-            "transition_until": regimes.transition_until,
-            "steps": [{"at": at, "ratio": ratio} for at, ratio in regimes.steps],
-            "crossover": _interval(regimes.crossover),
-            "reason": regimes.reason,
-        },
-    }
-
-
-def _exponent_object(exponent: Exponent) -> dict[str, Any]:
-    keys = ("value", "ci_low", "ci_high", "range_low", "range_high", "points", "reason")
-    return _plain({key: getattr(exponent, key) for key in keys}) | {
-        "steps": [{"at": at, "ratio": ratio} for at, ratio in exponent.steps]
-    }
-
-
-def _law_object(verdict: Verdict, judged: LawVerdict) -> dict[str, Any]:
-    fit = judged.fit
-    unit = "bytes" if verdict.phase == "memory" else "s"
-    return {
-        "name": fit.law.name,
-        "statement": fit.law.statement,
-        "terms": [term.text for term in fit.law.terms],
-        "units": [unit if term.text == "1" else f"{unit} per {term.text}" for term in fit.law.terms],
-        "coefficients": list(fit.coefficients),
-        "verdict": judged.word,
-        "reason": judged.reason,
-        "predicted_exponents": {name: _number(value) for name, value in judged.predicted.items()},
-        "fitted_cells": fit.fitted_cells,
-        "fitted_median": _number(fit.fitted_median),
-        "crossvalidated_median": _number(fit.crossvalidated_median),
-        "heldout_cells": fit.heldout_cells,
-        "heldout_median": _number(fit.heldout_median),
-        "heldout_p90": _number(fit.heldout_p90),
-    }
-
-
-def _interval(found: Interval) -> dict[str, Any]:
-    return {"value": _number(found.value), "ci_low": _number(found.low), "ci_high": _number(found.high)}
-
-
-def _costs(material: Material, verdict: Verdict) -> list[Cost]:
-    rows = material.cells[material.cells["full_series"] == figures.name_of(verdict)]
-    return costs(verdict.choice, verdict.phase, rows)
-
-
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {key: _number(value) for key, value in mapping.items()}
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -340,7 +238,7 @@ def costs_table(material: Material) -> list[dict[str, Any]]:
     by_unit: dict[str, dict[str, Cost]] = {}
     for verdict in material.verdicts:
         if verdict.phase == "step":
-            for cost in _costs(material, verdict):
+            for cost in fits.costs_of(material, verdict):
                 by_unit.setdefault(cost.unit, {})[_series(material, verdict)] = cost
     return [{"unit": unit, "costs": found} for unit, found in by_unit.items()]
 
@@ -405,7 +303,9 @@ def functions_table(material: Material) -> list[dict[str, Any]]:
         if verdict.phase != "step":
             continue
         steps = material.steps[material.steps["full_series"] == figures.name_of(verdict)]
-        multiply_add = next((c.seconds.value for c in _costs(material, verdict) if c.unit == "multiply-add"), None)
+        multiply_add = next(
+            (c.seconds.value for c in fits.costs_of(material, verdict) if c.unit == "multiply-add"), None
+        )
         for found in calibrate(steps, multiply_add):
             row = rows.setdefault(
                 (found.activation, found.p), {"activation": found.activation, "p": found.p, "found": {}}
