@@ -90,7 +90,7 @@ def test_fits_json_keeps_its_contract(written: Path) -> None:
     assert document["schema_version"] == 1
     assert {(fit["impl"], fit["phase"]) for fit in document["fits"]} == {
         ("torch", "step"),
-        *(("numpy", phase) for phase in ("step", "forward", "loss", "backward", "update")),
+        *(("numpy", phase) for phase in ("step", "forward", "loss", "backward", "update", "memory")),
     }
     for fit in document["fits"]:
         assert {"impl", "device", "dtype", "phase", "verdict", "reason", "exponents", "winning_law", "laws"} <= set(fit)
