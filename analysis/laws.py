@@ -36,6 +36,9 @@ COLLINEAR = 0.995
 SPARE_CELLS = 3
 #: Tukey's constant (95 % efficient under normal errors), and the least spread: an all but perfect fit keeps honest cells.
 TUKEY, LEAST_SPREAD = 4.685, 0.02
+#: Bytes have no noise: cells lie on their law or are of another kind.
+LEAST_EXACT = 1e-3
+ROUNDS, ABSOLUTE_ROUNDS = 10, 15
 DRAWS = 1000
 
 
@@ -174,10 +177,11 @@ def fit_law(law: Law, parts: Parts) -> LawFit | None:
     if not all(np.isfinite(part).all() for part in (columns, further, beyond)) or (columns < 0).any():
         return None
     times = seen["time_s"].to_numpy(float)
-    coefficients, weights = fit_relative(columns, times)
+    exact = "memory" in law.phases
+    coefficients, weights = fit_relative(columns, times, exact)
     errors = columns @ coefficients / times - 1
     out = beyond @ coefficients / heldout["time_s"].to_numpy(float) - 1
-    crossvalidated = crossvalidate(columns, times)
+    crossvalidated = crossvalidate(columns, times, exact)
     return LawFit(
         law,
         tuple(coefficients.tolist()),
@@ -195,36 +199,40 @@ def fit_law(law: Law, parts: Parts) -> LawFit | None:
     )
 
 
-def fit_relative(columns: Floats, times: Floats) -> tuple[Floats, Floats]:
+def fit_relative(columns: Floats, times: Floats, exact: bool = False) -> tuple[Floats, Floats]:
     """Non-negative coefficients that minimise relative errors, robustly; and the weights that cells ended with.
 
-    Tukey's biweight (Beaton & Tukey 1974) by reweighting: cells several times further off than most lose their say.
+    Tukey's biweight (Beaton & Tukey 1974) by reweighting: cells several times further off than most lose their say.  Data
+    that are ``exact`` start from least absolute errors, which a few cells of another kind cannot bend at all.
     """
     scale = columns.max(axis=0)
     scale[scale <= 0] = 1.0  # a term that is 0 throughout: hidden layers where there is none
     relative = columns / scale / times[:, None]
     weights, solution = np.ones(len(times)), np.zeros(columns.shape[1])
-    for _ in range(10):
+    for i in range(ABSOLUTE_ROUNDS + ROUNDS if exact else ROUNDS):
         root = np.sqrt(weights)
         before, (solution, _) = solution, nnls(relative * root[:, None], root)
+        residuals = np.abs(relative @ solution - 1)
+        if exact and i < ABSOLUTE_ROUNDS:
+            weights = 1 / np.maximum(residuals, LEAST_EXACT)
+            continue
         if np.abs(solution - before).max() <= 1e-4 * solution.max():
             break
-        residuals = relative @ solution - 1
-        spread = max(1.4826 * float(np.median(np.abs(residuals))), LEAST_SPREAD)
-        weights = (1 - np.clip(np.abs(residuals) / (TUKEY * spread), 0, 1) ** 2) ** 2
+        spread = max(1.4826 * float(np.median(residuals)), LEAST_EXACT if exact else LEAST_SPREAD)
+        weights = (1 - np.clip(residuals / (TUKEY * spread), 0, 1) ** 2) ** 2
         if np.count_nonzero(weights) <= columns.shape[1]:
             weights = np.ones(len(times))
             break
     return np.asarray(solution / scale), weights
 
 
-def crossvalidate(columns: Floats, times: Floats) -> Floats:
+def crossvalidate(columns: Floats, times: Floats, exact: bool = False) -> Floats:
     """Relative errors of cells that the fit did not see, each left out once; folds follow the order of size."""
     folds = np.argsort(np.argsort(times, kind="stable"), kind="stable") % min(FOLDS, len(times))
     errors = np.empty(len(times))
     for fold in range(folds.max() + 1):
         out = folds == fold
-        errors[out] = columns[out] @ fit_relative(columns[~out], times[~out])[0] / times[out] - 1
+        errors[out] = columns[out] @ fit_relative(columns[~out], times[~out], exact)[0] / times[out] - 1
     return errors
 
 
