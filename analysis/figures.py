@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from analysis import sizes
 from analysis.cells import on_axis
@@ -163,12 +164,23 @@ def time_against_axes(material: Material) -> Figure | None:
     for axes, (axis, variable, label) in zip(grid.flat, panels, strict=False):
         names |= _time_panel(axes, material, on_axis(material.steps, axis), variable)
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds per step")
+        _few_ticks(axes)
     extra = [
         Line2D([], [], color="#666666", linestyle="--", linewidth=0.9, label="winning law"),
         Line2D([], [], color="#666666", linestyle=":", label="roofline"),
     ]
     _legend(figure, material, sorted(names), extra)
     return figure
+
+
+def _few_ticks(axes: Axes) -> None:
+    """Over less than two decades matplotlib labels minor ticks too, one on another: 1, 2 and 5 are enough."""
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        if high < 100 * low:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def _time_panel(axes: Axes, material: Material, cells: pd.DataFrame, variable: str) -> set[str]:
@@ -257,7 +269,7 @@ def _short(material: Material, verdict: Verdict) -> str:
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
-_LAWS_A_ROW = 4
+_LAWS_A_ROW = 3
 
 
 def _prediction_caption(material: Material) -> str:
@@ -276,7 +288,7 @@ def predicted_against_measured(material: Material) -> Figure | None:
     if not names:
         return None
     rows = (len(names) + _LAWS_A_ROW - 1) // _LAWS_A_ROW
-    figure = _figure(10, 0.8 + 3.1 * rows)
+    figure = _figure(10, 0.8 + 2.7 * rows)
     panels = figure.subplots(rows, min(len(names), _LAWS_A_ROW), sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
