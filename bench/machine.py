@@ -52,7 +52,8 @@ def blas() -> list[dict[str, Any]]:
     from threadpoolctl import threadpool_info
 
     keys = ("user_api", "internal_api", "version", "architecture", "num_threads")
-    return [{key: pool.get(key) for key in keys} for pool in threadpool_info()]
+    pools = [{key: pool.get(key) for key in keys} for pool in threadpool_info()]
+    return sorted(pools, key=str)  # they come in the order of memory, another one in every process
 
 
 def libraries() -> dict[str, str]:
