@@ -82,7 +82,7 @@ class FakeWorker:
         if request["op"] == "release":
             return {"quiet_level": 1e-5}
         if request["op"] == "prepare":
-            return {"phases": {"step": {"first_call_s": 0.0, "peak_bytes": None}}}
+            return {"phases": {"step": {"first_call_s": 0.0, "peak_bytes": None}}, "traced_s": 0.0}
         key = request["key"]
         self.visits[key] += 1
         quiet = 3 if key == 0 or self.visits[key] > MOST else 0
