@@ -122,7 +122,7 @@ def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
     How far cells lie: of |log t̂ / t| over cells that the fit did not see, the 95 % quantile, which holds 95 % of new cells
     like them whatever their distribution (split conformal prediction: Lei et al. 2018, *JASA* 113:1094), or what a normal
     distribution of their scatter would ask for, if that is more; beyond the largest cell measured, over the held-out ones
-    too, which lay as far beyond the cells fitted.
+    too, which lay as far beyond the cells fitted.  A new measurement has its own noise between passes besides.
     """
     final, winner = choice.final, choice.winner
     assert final is not None
@@ -138,8 +138,15 @@ def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
     if choice.draws is not None:
         times = final.law.design(row) @ choice.draws.T
         drawn = float(np.std(np.log(np.maximum(times, value * 1e-3))))
-    half = float(np.hypot(off, t_quantile(degrees) * drawn))
+    half = float(np.sqrt(off**2 + t_quantile(degrees) ** 2 * (drawn**2 + _noise(rows) ** 2)))
     return Interval(value, value * float(np.exp(-half)), value * float(np.exp(half)))
+
+
+def _noise(rows: pd.DataFrame) -> float:
+    """Standard error (log) of one new measurement of as many passes as the run's cells had; bytes have none."""
+    if (rows["phase"] == "memory").all() or not (rows["passes"] > 1).any():
+        return 0.0
+    return float(np.sqrt((rows["between_cv"] ** 2 / rows["passes"]).median()))
 
 
 def _work(rows: pd.DataFrame) -> pd.Series:
