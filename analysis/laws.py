@@ -291,7 +291,13 @@ def _pass_moves(rng: np.random.Generator, logs: Floats, count: int) -> Floats:
 
 
 def _nnls_normal(gram: Floats, right: Floats) -> Floats:
-    """Non-negative least squares from its normal equations G x = b: with G = L Lᵀ it is min |Lᵀ x - L⁻¹ b|."""
-    ridge = 1e-10 * np.trace(gram) * np.eye(len(gram))
-    factor = np.linalg.cholesky(gram + ridge)
-    return np.asarray(nnls(factor.T, np.linalg.solve(factor, right))[0])
+    """Non-negative least squares from its normal equations G x = b: with G = V w Vᵀ it is min |√w Vᵀ x - Vᵀ b / √w|.
+
+    A draw of few cells may leave some directions without a say: they get a little weight rather than none.
+    """
+    least = 1e-10 * np.trace(gram)
+    if not least > 0:  # no cell with any weight was drawn
+        return np.zeros(len(right))
+    values, vectors = np.linalg.eigh(gram)
+    root = np.sqrt(np.maximum(values, least))
+    return np.asarray(nnls(root[:, None] * vectors.T, vectors.T @ right / root)[0])

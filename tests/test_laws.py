@@ -240,6 +240,19 @@ def test_collinear_n_and_m_are_inconclusive() -> None:
     assert "axis was not measured" in verdict.reason
 
 
+def test_draws_of_very_few_cells_do_not_fail() -> None:
+    """As many cells as a law needs at the least: draws leave out some of them, and terms with them."""
+    table = cells.table(frame(planted.entries(planted.calls, seed=2)))
+    few = table[~table["heldout"]].head(7)
+    (law,) = [law for law in declared() if law.name == "additive"]
+    fit = laws.fit_law(law, laws.Parts(few, few.iloc[:0], few.iloc[:0]))
+    assert fit is not None
+    found = laws.draws(fit, few, np.log(few[["time_s"]].to_numpy(float)), count=300)
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    assert not laws._nnls_normal(np.zeros((2, 2)), np.zeros(2)).any()
+
+
 def test_n_and_m_moved_together_choose_no_law() -> None:
     table = cells.table(frame(planted.entries(planted.nmp, seed=2)))
     together = table[~table["heldout"]].assign(n=lambda f: (f["m"] // 50).clip(1))
