@@ -34,10 +34,6 @@ class Growth:
         """Seconds at x."""
         return np.asarray(self.fixed + self.scale * x**self.power)
 
-    def share(self, x: Floats) -> Floats:
-        """Share of the cost at x that is fixed."""
-        return np.asarray(self.fixed / self.at(x))
-
     def where(self, share: float) -> float:
         """The x at which the fixed part is ``share`` of the cost: scale · x^power = fixed · (1 / share - 1)."""
         if self.fixed <= 0 or self.scale <= 0:

@@ -66,19 +66,6 @@ def _variance_prior(variances: Floats, degrees: NDArray[np.int64]) -> tuple[floa
     return 2 * prior_half, scale
 
 
-def pooled_slope(x: Floats, y: Floats, group: NDArray[np.int64]) -> tuple[float, Floats]:
-    """Common slope of y on x with an intercept of its own for every group, and the residuals.
-
-    Subtracting each group's mean first gives the same least-squares slope as fitting the intercepts.
-    """
-    x, y = x.astype(float).copy(), y.astype(float).copy()
-    for label in np.unique(group):
-        x[group == label] -= x[group == label].mean()
-        y[group == label] -= y[group == label].mean()
-    slope = float(x @ y / (x @ x))
-    return slope, y - slope * x
-
-
 #: Two sources of spread are taken for one unless an F test at this level tells them apart.
 POOLING_LEVEL = 0.25
 #: A pass of a cell further from the cell's median than so many robust deviations is pulled in to there.

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from analysis import cells, growth, laws, load, normalise, verdicts
-from analysis.exponents import exponent, exponents
+from analysis.exponents import Line, exponent, exponents, slope
 from analysis.hypotheses import declared
-from analysis.statistics import moderated_intervals, pooled_slope
+from analysis.statistics import moderated_intervals
 from analysis.verdicts import Verdict
 from bench.profiles import Range
 from impls.interface import Network
@@ -185,7 +185,11 @@ def test_pooled_slope_is_that_of_a_regression_with_intercepts() -> None:
     y = 0.8 * x + group * 3.0 + 0.1 * rng.standard_normal(15)
     columns = np.column_stack([x, *(group == k for k in range(3))]).astype(float)
     expected = np.linalg.lstsq(columns, y)[0][0]
-    assert pooled_slope(x, y, group)[0] == pytest.approx(expected)
+    lines = [
+        Line("x", pd.DataFrame(), np.exp(x[group == k]), y[group == k, None], fixed=0.0, kept=(True,) * 5)
+        for k in range(3)
+    ]
+    assert slope(lines, y) == pytest.approx(expected)
 
 
 def counted(entries_: pd.DataFrame) -> pd.DataFrame:
