@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,21 @@ def environment(threads: int, cpus: list[int], cache: Path | None) -> dict[str, 
     return {**os.environ, **variables}
 
 
-class WorkerProcess:
-    """One fresh process for one implementation and one pass."""
+@dataclass(frozen=True)
+class Home:
+    """Where a worker finds an interpreter and the code it imports, and what its environment has beside the usual."""
 
-    def __init__(self, setting: Setting, cpus: list[int], cache: Path | None, log: Path) -> None:
+    python: Path
+    folder: Path
+    variables: Mapping[str, str]
+
+
+class WorkerProcess:
+    """One fresh process for one implementation and one pass; of another ``home`` where other code is measured."""
+
+    def __init__(
+        self, setting: Setting, cpus: list[int], cache: Path | None, log: Path, home: Home | None = None
+    ) -> None:
         self.setting = setting
         self.log = log
         read_end, write_end = os.pipe()
@@ -67,12 +79,13 @@ class WorkerProcess:
         self._buffer = b""
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker", str(write_end)],
+                [str(home.python) if home else sys.executable, "-m", "bench.worker", str(write_end)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 pass_fds=(write_end,),
-                env=environment(setting.threads, cpus, cache),
+                cwd=home.folder if home else None,
+                env={**environment(setting.threads, cpus, cache), **(home.variables if home else {})},
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends this process
             )
         os.close(write_end)
@@ -83,9 +96,10 @@ class WorkerProcess:
         seed: int,
         kernels: Sequence[str] = reference_kernel.USUAL,
         quiet_level: float | None = None,
+        ceilings: bool = True,
         timeout_s: float = 300.0,
     ) -> dict[str, Any]:
-        """Import the library, measure the ceilings; returns what holds in the process.
+        """Import the library, measure the ceilings if asked to; returns what holds in the process.
 
         ``quiet_level`` is what an earlier process of the implementation found of ``bench.quiet``'s kernel.
         """
@@ -102,6 +116,7 @@ class WorkerProcess:
                 "seed": seed,
                 "kernels": list(kernels),
                 "quiet_level": quiet_level,
+                "ceilings": ceilings,
             },
             timeout_s,
         )

@@ -87,6 +87,26 @@ class Loop:
             gc.enable()
         return [self._rounds(i, kept, series.dropped) for i in range(self._count)]
 
+    def turn(self, patience_s: float) -> list[Rounds]:
+        """Take one round, quiet or not, after an untimed call: another process has had the core since the last turn.
+
+        The first turn warms up before that, for ``patience_s`` at most.  Returns one ``Rounds`` for each of the calls.
+        """
+        gc.disable()
+        try:
+            first = not self._iterations
+            if first:
+                self._prepare()
+            else:
+                self._block(1)
+            series = _Series(self._block, self._reference, self._quiet, self._iterations, self._samples)
+            if first:
+                self._settle(series, time.perf_counter() + patience_s)
+            kept = [series.next()]
+        finally:
+            gc.enable()
+        return [self._rounds(i, kept, series.dropped) for i in range(self._count)]
+
     def _prepare(self) -> None:
         self._start = time.perf_counter()
         self._iterations, block_s = _iterations(self._block)

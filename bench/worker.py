@@ -4,8 +4,8 @@ It reads one JSON request a line from standard input and answers each with one J
 given.  Whatever the libraries print goes to the log, never into the answers.
 
 Requests: ``{"op": "start", ...}`` first; then ``prepare`` for a point, which stays prepared under its key, ``visit`` to
-time it for a while, and ``release`` to let all points go.  ``check`` holds the implementation to the reference on small
-problems, ``ceilings`` measures the machine's ceilings once more.
+time it for a while or ``turn`` to time one round, and ``release`` to let all points go.  ``check`` holds the
+implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more.
 Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
 """
 
@@ -91,7 +91,9 @@ class Worker:
         from bench.quiet import Quiet
 
         self.measure_ceilings = ceilings.measure
-        self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
+        self.ceilings: dict[str, float | None] = {}
+        if request.get("ceilings", True):
+            self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
         self.synchronizes = False  # until it was seen to
         self.prepared: dict[int, Prepared] = {}
         self.reference = reference_kernel.make(
@@ -123,7 +125,7 @@ class Worker:
         if request["op"] == "release":
             self.prepared.clear()
             return {"quiet_level": self.quiet.level if math.isfinite(self.quiet.level) else None}
-        if request["op"] == "visit":
+        if request["op"] in ("visit", "turn"):
             return self.visit(request)
         return self.prepare(request) if request["op"] == "prepare" else self.check(request)
 
@@ -170,14 +172,17 @@ class Worker:
         return prepared
 
     def visit(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Time every loop of a prepared point for a while; answers rounds by phase."""
+        """Time every loop of a prepared point, for a while or for one turn; answers rounds by phase."""
         from impls.interface import PHASES
 
         prepared = self.prepared[request["key"]]
         found: dict[str, dict[str, Any]] = {}
         for name, loop in prepared.loops.items():
             started_at = prepared.started_at.setdefault(name, time.time())
-            rounds = loop.visit(request["seconds"], request["patience_s"])
+            if request["op"] == "turn":
+                rounds = loop.turn(request["patience_s"])
+            else:
+                rounds = loop.visit(request["seconds"], request["patience_s"])
             names = ("step",) if name == "step" else PHASES
             found |= {
                 phase: vars(r) | {"started_at": started_at}

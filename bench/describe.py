@@ -1,0 +1,69 @@
+"""Which cells a checkout has, told by its own code: run as a file in a side's interpreter (``bench.sides``).
+
+Reads settings as JSON from standard input, writes
+``{"cells", "absent", "left_out", "facts"}`` or ``{"error"}`` to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields
+from typing import Any
+
+
+def main() -> None:
+    """Answer the one request."""
+    request = json.load(sys.stdin)
+    from backprop_files import UserError
+
+    try:
+        answer = describe(request)
+    except UserError as error:
+        answer = {"error": str(error)}
+    json.dump(answer, sys.stdout)
+
+
+def describe(request: dict[str, Any]) -> dict[str, Any]:
+    """The plan of these settings as data.  Raises UserError as the plan does."""
+    from bench import machine, plan
+    from impls import registry
+
+    known = {field.name for field in fields(plan.Settings)}  # an older checkout may have fewer
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in request.items() if key in known
+    }
+    absent = [name for name in given["impls"] if name not in registry.names()]
+    given["impls"] = tuple(name for name in given["impls"] if name not in absent)
+    if absent and not given["impls"] and not given["own"]:
+        return {"cells": [], "absent": absent, "left_out": [], "facts": machine.facts()}
+    if not given["impls"] and not given["own"]:
+        usual = [entry for entry in registry.ENTRIES if "quick" in entry.sweeps and not entry.missing()]
+        given["impls"] = tuple(entry.name for entry in usual)
+    planned = plan.make(plan.Settings(**given | {"passes": 1}))
+    cells = [_row(job) for job in planned.jobs if job.pass_number == 1]
+    return {"cells": cells, "absent": absent, "left_out": planned.left_out, "facts": machine.facts()}
+
+
+def _row(job: Any) -> dict[str, Any]:
+    entry, point, network = job.setting.entry, job.point, job.point.network
+    return {
+        "impl": entry.name,
+        "target": entry.target,
+        "summary": entry.summary,
+        "requires": entry.requires,
+        "object_bytes": entry.object_bytes,
+        "device": job.setting.device,
+        "dtype": job.setting.dtype,
+        "layers": network.layers,
+        "activation": network.activation,
+        "loss": network.loss,
+        "n": point.n,
+        "axes": point.axes,
+        "heldout": point.heldout,
+        "phases": job.phases,
+    }
+
+
+if __name__ == "__main__":
+    main()
