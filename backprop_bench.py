@@ -1,15 +1,16 @@
 """The command line: parse, call, exit code.
 
-Exit codes: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted.
+Exit codes: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted; of ``gate`` also 1 slower, 4 cannot tell.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from backprop_files import UserError
+
+if TYPE_CHECKING:
+    from analysis.comparison import Comparison
 
 app = typer.Typer(
     add_completion=False,
@@ -102,6 +106,161 @@ def report(
 
     directory = out or (paths[0] if paths[0].is_dir() else Path("report"))
     console.print(f"report: {write_report(paths, directory, laws).resolve()}", soft_wrap=True)
+
+
+Base = Annotated[str | None, typer.Argument(help="git revision to compare with")]
+Head = Annotated[str | None, typer.Argument(help="git revision that is judged (default: the working tree as it is)")]
+Cells = Annotated[str, typer.Option(help="cells by part of their name or pattern, comma-separated (default: all)")]
+Compared = Annotated[str, typer.Option(help="implementations, comma-separated (default: the quick profile's)")]
+Own = Annotated[list[str] | None, typer.Option("--impl", help="your own, as each side has it: file.py:Class")]
+Profile = Annotated[str, typer.Option(help="whose cells: smoke, quick or full")]
+Phases = Annotated[str, typer.Option(help="of step,forward,loss,backward,update")]
+Device = Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")]
+Threads = Annotated[int, typer.Option(help="cores to measure with")]
+Dtype = Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")]
+BasePython = Annotated[Path | None, typer.Option(help="interpreter or virtual environment of the base")]
+HeadPython = Annotated[Path | None, typer.Option(help="interpreter or virtual environment of the head")]
+With = Annotated[list[str] | None, typer.Option("--with", help="a library as head has it: torch==2.12")]
+Allow = Annotated[float, typer.Option(help="slower by so much is no regression: 0.05 is 5 %")]
+Seconds = Annotated[float, typer.Option("--budget", help="seconds after which no further session starts")]
+Seed = Annotated[int, typer.Option(help="seed of problems and order")]
+Out = Annotated[Path | None, typer.Option(help="where measurements go (default: reports/ab-<time>)")]
+From = Annotated[Path | None, typer.Option("--from", help="judge what was measured there, measure nothing")]
+Markdown = Annotated[Path | None, typer.Option(help="also write the table there, for a pull request")]
+Json = Annotated[Path | None, typer.Option("--json", help="also write the result there, for scripts")]
+
+
+@app.command()
+def ab(
+    base: Base = None,
+    head: Head = None,
+    cells: Cells = "",
+    impls: Compared = "",
+    impl: Own = None,
+    profile: Profile = "smoke",
+    phases: Phases = "step",
+    device: Device = "cpu",
+    threads: Threads = 1,
+    dtype: Dtype = "",
+    base_python: BasePython = None,
+    head_python: HeadPython = None,
+    with_: With = None,
+    allow: Allow = 0.05,
+    budget: Seconds = 300.0,
+    seed: Seed = 0,
+    out: Out = None,
+    from_: From = None,
+    markdown: Markdown = None,
+    json_file: Json = None,
+) -> None:
+    """Two revisions, environments or versions of a library side by side: faster, same, slower or cannot tell."""
+    _compare(locals(), words=True)
+
+
+@app.command()
+def gate(
+    base: Base = None,
+    head: Head = None,
+    cells: Cells = "",
+    impls: Compared = "",
+    impl: Own = None,
+    profile: Profile = "smoke",
+    phases: Phases = "step",
+    device: Device = "cpu",
+    threads: Threads = 1,
+    dtype: Dtype = "",
+    base_python: BasePython = None,
+    head_python: HeadPython = None,
+    with_: With = None,
+    allow: Allow = 0.05,
+    budget: Seconds = 300.0,
+    seed: Seed = 0,
+    out: Out = None,
+    from_: From = None,
+    markdown: Markdown = None,
+    json_file: Json = None,
+) -> None:
+    """The same for CI: exits with 0 nothing slower, 1 slower (proved), 4 cannot tell, 2 unusable input."""
+    raise typer.Exit(_compare(locals(), words=False))
+
+
+def _compare(given: dict[str, Any], words: bool) -> int:
+    """Measure and judge, or judge what is there; prints tables, writes files, returns the gate's exit code."""
+    from analysis import comparison, comparison_report
+
+    allow: float = given["allow"]
+    if not 0 < allow < 1:
+        raise UserError(f"--allow {allow:g}: give a share of the time above 0, such as 0.05")
+    directory: Path = given["from_"] or given["out"] or Path("reports") / f"ab-{time.strftime('%Y%m%d-%H%M%S')}"
+    if given["from_"] is None:
+        _measure_sides(given, directory, words)
+    found = comparison.compare(directory, allow)
+    comparison_report.write(found, directory, given["markdown"], given["json_file"])
+    _tell_comparison(found, directory)
+    return found.exit_code
+
+
+def _measure_sides(given: dict[str, Any], directory: Path, words: bool) -> None:
+    """Both sides into ``directory``, cells in doubt again and again.  Raises UserError, or Exit when interrupted."""
+    from analysis import comparison
+    from bench import duel, plan, sides
+
+    settings = plan.Settings(
+        profile=given["profile"],
+        impls=_names(given["impls"]),
+        own=tuple(given["impl"] or ()),
+        device=given["device"],
+        threads=given["threads"],
+        dtype=given["dtype"],
+        phases=_names(given["phases"]) or plan.ALL_PHASES,
+        seed=given["seed"],
+    )
+    wish = sides.Wish(
+        given["base"], given["head"], given["base_python"], given["head_python"], tuple(given["with_"] or ())
+    )
+    deadline = time.monotonic() + given["budget"]
+
+    def judge(look: int) -> set[str]:
+        return comparison.doubtful(comparison.compare(directory, given["allow"], whole=False), look, words)
+
+    duel.refuse_used(directory)
+    with sides.prepared(wish, settings) as (pair, described), console.status("preparing both sides") as status:
+        for side in pair:
+            console.print(f"{side.name}: {side.told}", soft_wrap=True, highlight=False)
+        try:
+            duel.Duel(
+                pair, described, settings, directory, _names(given["cells"]), lambda text: status.update(escape(text))
+            ).measure(judge, deadline)
+        except KeyboardInterrupt:
+            print(f"interrupted; finished sessions are kept: --from {directory} judges them", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
+def _tell_comparison(found: Comparison, directory: Path) -> None:
+    from analysis import comparison_report as report
+
+    for title, rows in (
+        ("cells", report.cell_rows(found)),
+        ("growth", report.change_rows(found)),
+        ("what it rests on", report.quantity_rows(found)),
+        ("peak bytes", report.memory_rows(found)),
+    ):
+        if rows:
+            table = Table(*rows[0], box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+            for row in rows:
+                table.add_row(*map(escape, row.values()), style=STYLES.get(row["word"]))
+            console.print(table)
+            console.print()
+    for label in found.new:
+        console.print(f"new in head, nothing to compare with: {label}", style="dim", markup=False)
+    colour = {"slower": "red", "cannot tell": "yellow", "nothing slower": "green"}[found.outcome]
+    for reason in found.reasons:
+        console.print(f"  {reason}", style=colour, markup=False, soft_wrap=True, highlight=False)
+    console.print(report.headline(found), style=f"bold {colour}", markup=False, soft_wrap=True, highlight=False)
+    console.print(f"measurements: {directory}", soft_wrap=True, highlight=False)
+
+
+STYLES = {"slower": "red", "larger": "red", "faster": "green", "cannot tell": "yellow"}
 
 
 @app.command()

@@ -27,8 +27,34 @@ def t_quantile(degrees: float) -> float:
     return float(stats.t.ppf(0.5 + LEVEL / 2, degrees))
 
 
-def moderated_intervals(samples: list[Floats]) -> list[Interval]:
-    """Means of many small samples with 95 % intervals whose variances are estimated together.
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate with its standard error and the degrees of freedom that is known with; NaN and 0 where nothing is."""
+
+    value: float
+    error: float
+    degrees: float
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Two-sided, by Student's t."""
+        if not self.degrees > 0:
+            return Interval(self.value, np.nan, np.nan)
+        half = float(stats.t.ppf(0.5 + level / 2, self.degrees)) * self.error
+        return Interval(self.value, self.value - half, self.value + half)
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of "not above ``bound``": small where it is; 1 where nothing is known."""
+        if not self.degrees > 0:
+            return 1.0
+        return float(stats.t.sf((self.value - bound) / max(self.error, 1e-300), self.degrees))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p-value of "not below ``bound``"."""
+        return Estimate(-self.value, self.error, self.degrees).p_above(-bound)
+
+
+def moderated(samples: list[Floats]) -> list[Estimate]:
+    """Means of many small samples, with standard errors from variances that are estimated together.
 
     With three passes a cell's own variance is hardly known.  Smyth (2004, *Stat. Appl. Genet. Mol. Biol.* 3:3): the
     variances come from a scaled inverse chi-square, s_i² ~ s0² F(d_i, d0), whose d0 and s0 all samples estimate together by
@@ -40,13 +66,28 @@ def moderated_intervals(samples: list[Floats]) -> list[Interval]:
     prior_degrees, prior = _variance_prior(variances[degrees > 0], degrees[degrees > 0])
     found = []
     for sample, own, d in zip(samples, variances, degrees, strict=True):
-        value = float(np.mean(sample))
+        value = float(np.mean(sample)) if len(sample) else np.nan
         if not d:
-            found.append(Interval(value, np.nan, np.nan))
+            found.append(Estimate(value, np.nan, 0.0))
             continue
         pooled = prior if np.isinf(prior_degrees) else (prior_degrees * prior + d * own) / (prior_degrees + d)
-        half = t_quantile(min(prior_degrees + d, 1e6)) * np.sqrt(pooled / len(sample))
-        found.append(Interval(value, value - float(half), value + float(half)))
+        found.append(Estimate(value, float(np.sqrt(pooled / len(sample))), float(min(prior_degrees + d, 1e6))))
+    return found
+
+
+def moderated_intervals(samples: list[Floats]) -> list[Interval]:
+    """Means with 95 % intervals, after ``moderated``."""
+    return [estimate.interval() for estimate in moderated(samples)]
+
+
+def discoveries(p_values: Floats, rate: float) -> NDArray[np.bool_]:
+    """Which of many claims hold with a false discovery rate of at most ``rate`` (Benjamini & Hochberg 1995)."""
+    order = np.argsort(p_values)
+    limits = rate * np.arange(1, len(p_values) + 1) / max(len(p_values), 1)
+    good = np.nonzero(p_values[order] <= limits)[0]
+    found = np.zeros(len(p_values), bool)
+    if len(good):
+        found[order[: good[-1] + 1]] = True
     return found
 
 

@@ -31,7 +31,7 @@ from bench.process import CellFailed, Home, WorkerFailed, WorkerProcess
 from bench.sides import Described, Side
 
 #: Sessions after which it is judged which cells need more; the first look is never the last for an accusation.
-LOOKS = (4, 6, 9, 14, 20)
+LOOKS = (4, 6, 9, 14, 21, 32, 48)
 #: Rounds of a cell in a session on either side: at most so many, at least so many, and in between as time allows.  Sessions
 #: differ more than rounds do: twice as many rounds narrow intervals by a tenth.
 MOST_ROUNDS, LEAST_ROUNDS, CELL_S = 16, 6, 0.2
@@ -53,6 +53,7 @@ class Duel:
     tell: Callable[[str], None] = lambda text: None
     failed: list[dict[str, Any]] = field(default_factory=list)
     sessions: int = 0
+    seconds: float = 0.0
 
     def __post_init__(self) -> None:
         base, head = (self._chosen(described) for described in self.described)
@@ -89,10 +90,11 @@ class Duel:
         if warning:
             self.tell(warning)
         doubtful: Collection[str] = self.cells
+        start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="backprop-bench-") as scratch:
             for number in range(1, LOOKS[-1] + 1):
                 self._session(number, [label for label in self.cells if label in doubtful], Path(scratch))
-                self.sessions = number
+                self.sessions, self.seconds = number, time.monotonic() - start
                 if number in LOOKS:
                     doubtful = set(judge(LOOKS.index(number))) - self._broken
                     self.tell(f"after {number} sessions: {len(doubtful)} of {len(self.cells)} cells are in doubt")
@@ -114,6 +116,7 @@ class Duel:
             "failed": self.failed,
             "looks": list(LOOKS),
             "sessions": self.sessions,
+            "seconds": self.seconds,
         }
         write_json(self.out / "duel.json", content)
 
@@ -301,6 +304,12 @@ class Duel:
             "machine_state": machine.state(self._cpus),
             "iterations": rounds["iterations"],
         }
+
+
+def refuse_used(directory: Path) -> None:
+    """Raise UserError where a comparison or a run is kept already, or nothing can be written."""
+    if (directory / "duel.json").exists() or any(directory.glob("**/data/*.json")):
+        raise UserError(f"{directory}: holds measurements already; choose another --out, or --from to judge them")
 
 
 class _SideFailed(Exception):

@@ -8,6 +8,7 @@ repository is left as it was.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -15,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,16 @@ def make(wish: Wish, folder: Path) -> tuple[Side, Side]:
     base = _side("base", wish.base or wish.head, top, commits[0], pythons[0], folder)
     head = _side("head", wish.head, top, commits[1], pythons[1], folder)
     return base, head
+
+
+@contextlib.contextmanager
+def prepared(wish: Wish, settings: Settings) -> Iterator[tuple[tuple[Side, Side], tuple[Described, Described]]]:
+    """Both sides with what they say of themselves; their snapshots go when the context ends."""
+    with tempfile.TemporaryDirectory(prefix="backprop-bench-") as folder:
+        base, head = make(wish, Path(folder))
+        described = describe(base, settings), describe(head, settings)
+        same_machine(*described, wish.environments)
+        yield (base, head), described
 
 
 def same_machine(base: Described, head: Described, environments: bool) -> None:

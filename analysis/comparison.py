@@ -1,0 +1,210 @@
+"""The whole of a comparison, judged from its files: cells, memory, scaling, what failed; and what the gate says.
+
+Fail closed: a cell that BASE has and HEAD lacks, or that failed in HEAD, fails the gate.  Nothing is judged across machines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis import load, ratios, scaling
+from analysis.hypotheses import declared
+from analysis.ratios import Ratio
+from analysis.scaling import Change, Quantity
+from backprop_files import SCHEMA_VERSION, UserError
+
+#: Peak bytes are exact; what differs by less than this is bookkeeping.
+LEAST_BYTES = 4096
+#: Machine facts that must agree, whatever libraries are compared.
+MACHINE = ("cpu_model", "machine", "system", "affinity", "memory_bytes", "accelerators")
+
+Outcome = Literal["nothing slower", "slower", "cannot tell"]
+EXIT: Mapping[Outcome, int] = {"nothing slower": 0, "slower": 1, "cannot tell": 4}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak bytes of one cell on both sides."""
+
+    cell: str
+    base_bytes: int
+    head_bytes: int
+    larger: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two sides differ in; ``outcome`` is the whole, ``reasons`` why, one line each."""
+
+    base: str
+    head: str
+    allow: float
+    sessions: int
+    seconds: float
+    cells: tuple[Ratio, ...]
+    memory: tuple[Memory, ...]
+    changes: tuple[Change, ...]
+    quantities: tuple[Quantity, ...]
+    vanished: tuple[str, ...]
+    new: tuple[str, ...]
+    failed: tuple[Mapping[str, Any], ...]
+    looks: int
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 nothing slower, 1 slower, 4 cannot tell."""
+        return EXIT[self.outcome]
+
+
+def compare(directory: Path, allow: float, whole: bool = True) -> Comparison:
+    """Judge what ``directory`` holds; without ``whole`` only what a look needs.  Raises UserError for damaged files, or
+    sides measured on different machines.
+    """
+    duel = _duel(directory)
+    sides = [_side(directory / name) for name in ("base", "head")]
+    looks = len(duel["looks"])
+    cells: list[Ratio] = []
+    changes: list[Change] = []
+    memory: list[Memory] = []
+    quantities: list[Quantity] = []
+    if all(sides):
+        base, head = (side.entries for side in sides if side)
+        _same_machine(directory, [side.machine for side in sides if side])
+        rows = ratios.pairs(base, head)
+        cells = ratios.ratios(rows, allow, looks)
+        changes = scaling.changes(rows, base, head, allow, looks)
+        memory = _memory(rows, allow)
+        if whole:
+            quantities = scaling.quantities(rows, base, allow, looks, declared())
+    outcome, reasons = _judge(duel, cells, changes, memory, allow)
+    return Comparison(
+        duel["base"]["told"],
+        duel["head"]["told"],
+        allow,
+        duel["sessions"],
+        duel["seconds"],
+        tuple(cells),
+        tuple(memory),
+        tuple(changes),
+        tuple(quantities),
+        tuple(duel["vanished"]),
+        tuple(duel["new"]),
+        tuple(duel["failed"]),
+        looks,
+        outcome,
+        tuple(reasons),
+    )
+
+
+def doubtful(found: Comparison, look: int, words: bool) -> set[str]:
+    """Cells that need more sessions after a look: those not told yet, those accused at the first look, and those of axes
+    whose growth looks changed.  ``words``: until each has its word, not only until it is cleared of being slower.
+    """
+    open_ = {
+        ratio.cell
+        for ratio in found.cells
+        if (ratio.word == "cannot tell" if words else not ratio.cleared and ratio.word != "slower")
+        or (ratio.word in ("slower", "faster") and not look)
+    }
+    for change in found.changes:
+        if change.suspect and (not change.larger or not look):
+            open_ |= set(change.cells)
+    return open_
+
+
+def _duel(directory: Path) -> dict[str, Any]:
+    path = directory / "duel.json"
+    try:
+        duel = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: no comparison can be read there ({error})") from error
+    wanted = {"base", "head", "cells", "vanished", "new", "failed", "looks", "sessions", "seconds"}
+    if not isinstance(duel, dict) or duel.get("schema_version") != SCHEMA_VERSION or not wanted <= duel.keys():
+        raise UserError(f"{path}: is no comparison of this version")
+    return duel
+
+
+def _side(directory: Path) -> load.Run | None:
+    return load.load([directory]) if any(directory.glob("data/*.json")) else None
+
+
+def _same_machine(directory: Path, machines: Sequence[Mapping[str, Any]]) -> None:
+    base, head = machines
+    for key in MACHINE:
+        if base.get(key) != head.get(key):
+            raise UserError(
+                f"{directory}: base and head were measured on different machines: {key} is {base.get(key)!r} and "
+                f"{head.get(key)!r}"
+            )
+
+
+def _memory(rows: pd.DataFrame, allow: float) -> list[Memory]:
+    """Cells whose peak is known on both sides: it is exact, so one session tells."""
+    numbers = rows.assign(a=pd.to_numeric(rows["peak_bytes"]), b=pd.to_numeric(rows["peak_bytes_head"]))
+    peaks = numbers[numbers["phase"] == "step"].groupby("cell")[["a", "b"]].max().dropna()
+    return [
+        Memory(str(cell), int(a), int(b), bool(b > a * (1 + allow) and b - a >= LEAST_BYTES))
+        for cell, a, b in peaks.itertuples()
+    ]
+
+
+def _judge(
+    duel: Mapping[str, Any],
+    cells: Sequence[Ratio],
+    changes: Sequence[Change],
+    memory: Sequence[Memory],
+    allow: float,
+) -> tuple[Outcome, list[str]]:
+    """The whole, and why; what fails stands first."""
+    failing = [f"{cell}: is gone in HEAD (removed or renamed)" for cell in duel["vanished"]]
+    failing += [f"{row['cell']}: failed in HEAD: {row['reason']}" for row in duel["failed"] if row["side"] == "head"]
+    failing += [f"{ratio.cell}: {told_ratio(ratio.interval)}" for ratio in cells if ratio.word == "slower"]
+    failing += [
+        f"{change.series}: grows faster in {change.name}: exponent {change.difference.value:+.3f} "
+        f"[{change.difference.low:+.3f}, {change.difference.high:+.3f}], {change.beyond.value - 1:+.0%} at "
+        f"{scaling.BEYOND:g} times the largest cell"
+        for change in changes
+        if change.larger
+    ]
+    failing += [
+        f"{row.cell}: peak memory {row.head_bytes / row.base_bytes - 1:+.1%}, {row.base_bytes:,} to {row.head_bytes:,} bytes"
+        for row in memory
+        if row.larger
+    ]
+    if failing:
+        return "slower", failing
+    unsure = [
+        f"{row['cell']}: failed in BASE: {row['reason']}; nothing to compare with"
+        for row in duel["failed"]
+        if row["side"] == "base"
+    ]
+    measured = {ratio.cell for ratio in cells} | {row["cell"] for row in duel["failed"]}
+    unsure += [f"{cell}: was not measured" for cell in duel["cells"] if cell not in measured]
+    unsure += [_doubt(ratio, allow, len(duel["looks"])) for ratio in cells if not ratio.cleared]
+    return ("cannot tell", unsure) if unsure else ("nothing slower", [])
+
+
+def _doubt(ratio: Ratio, allow: float, looks: int) -> str:
+    needed = ratios.more_sessions(ratio, allow, looks)
+    more = (
+        f"about {needed} sessions would tell (so far {ratio.sessions}): a larger --budget"
+        if needed
+        else f"it lies too near the allowance of {allow:.0%} for any number of sessions: choose another --allow"
+    )
+    return f"{ratio.cell}: {told_ratio(ratio.interval)}; {more}"
+
+
+def told_ratio(interval: Any) -> str:
+    """``+3.1 % [+1.0 %, +5.2 %]``."""
+    if not np.isfinite(interval.low):
+        return f"{interval.value - 1:+.1%} (no interval yet)"
+    return f"{interval.value - 1:+.1%} [{interval.low - 1:+.1%}, {interval.high - 1:+.1%}]"

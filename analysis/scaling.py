@@ -1,0 +1,255 @@
+"""How HEAD's scaling differs from BASE's: growth along every axis, and what it rests on.
+
+Small cells may stand still while cost begins to grow faster.  Along an axis x, let d be a cell's log ratio head / base and s
+the share of BASE's time that is fixed.  What grows has changed by d / (1 - s), and were the change the same at every size,
+that would be level; its slope in log x is the change of the exponent:
+
+    d / (1 - s) = level + slope · log x,        weights (1 - s)²
+
+An exponent is *larger* where the slope is proved to be above 0, the largest cell itself is proved to be slower, and the line
+carried on to eight times the largest x says that HEAD is slower there than allowed.  The second keeps a cheaper overhead from
+being taken for worse growth, the third what is too small to matter at any size in reach.
+
+Fixed overhead, the crossover and the coefficients of BASE's law are compared too: each is a smooth function of the cells'
+log times, whose gradient carries the sessions' ratios over to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import exponents, growth, laws
+from analysis.exponents import AXES, Line
+from analysis.hypotheses import Law
+from analysis.ratios import SERIES, Word, error_of_look, table
+from analysis.statistics import Estimate, Floats, Interval, discoveries, gradient, moderated
+
+#: How far a line is carried on beyond the largest cell.
+BEYOND = 8.0
+#: An axis is looked at again where its slope is so unlikely by chance.
+SUSPECT = 0.15
+LEAST_CELLS, LEAST_SESSIONS = 3, 2
+#: What is fixed is at most this share: beyond, what grows cannot be seen.
+MOST_FIXED = 0.95
+NAMES = {"n": "n along examples", "m_depth": "m along depth", "m_width": "m along width", "p": "p along activation"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """How the exponent of one series along one axis changed; ``beyond`` is head / base at ``BEYOND`` times the largest x."""
+
+    series: str
+    name: str
+    base: exponents.Exponent
+    head: exponents.Exponent
+    difference: Interval
+    beyond: Interval
+    largest: Interval  # head / base of the largest cell
+    larger: bool
+    suspect: bool
+    cells: tuple[str, ...]
+    sees: float  # the smallest difference it could have told
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A quantity of both sides and head / base; ``unit`` of the two, NaN where there is none, and why in ``reason``."""
+
+    series: str
+    name: str
+    unit: str
+    base: float
+    head: float
+    ratio: Interval
+    word: Word
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Cells of an axis in the order of x, with the weights that make slope, level beyond and last of their ratios."""
+
+    name: str
+    cells: tuple[str, ...]
+    slope: Floats
+    beyond: Floats
+    samples: Floats  # (cells, sessions) log ratios, of the sessions that measured every cell
+
+
+def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: float, looks: int) -> list[Change]:
+    """Of every series and axis with three cells at least.  ``rows`` are ``ratios.pairs``, ``base`` and ``head`` the
+    entries of both sides.
+    """
+    error = error_of_look(looks)
+    axes = [(series, key, axis) for series, key in _series(rows) for axis in _axes(rows, key)]
+    slopes = _estimates([(series, axis.slope @ axis.samples) for series, _, axis in axes])
+    beyonds = _estimates([(series, axis.beyond @ axis.samples) for series, _, axis in axes])
+    lasts = _estimates([(series, axis.samples[-1]) for series, _, axis in axes])
+    steep = discoveries(np.array([slope.p_above(0.0) for slope in slopes]), error / 2)
+    found = []
+    for (series, key, axis), slope, beyond, last, proved in zip(axes, slopes, beyonds, lasts, steep, strict=True):
+        matters = beyond.value > np.log1p(allow)
+        sides = [exponents.exponent(_rows_of(entries, key), axis.name, None) for entries in (base, head)]
+        interval = slope.interval(1 - error)
+        found.append(
+            Change(
+                series,
+                NAMES[axis.name],
+                sides[0],
+                sides[1],
+                interval,
+                _exp(beyond.interval(1 - error)),
+                _exp(last.interval(1 - error)),
+                bool(proved and matters and last.p_above(0.0) <= error / 2),
+                bool(matters and slope.p_above(0.0) <= SUSPECT and last.p_above(0.0) <= SUSPECT),
+                axis.cells,
+                (interval.high - interval.low) / 2,
+            )
+        )
+    return found
+
+
+def quantities(
+    rows: pd.DataFrame, base: pd.DataFrame, allow: float, looks: int, declared: tuple[Law, ...]
+) -> list[Quantity]:
+    """Fixed overhead, crossover and the coefficients of BASE's winning law, of every series that has them."""
+    found = []
+    for series, key in _series(rows):
+        for name, unit, lines, function in _functions(_rows_of(rows, key), _rows_of(base, key), declared):
+            found.append(_quantity(series, name, unit, lines, function, allow, looks))
+    return found
+
+
+def _series(rows: pd.DataFrame) -> list[tuple[str, tuple[Any, ...]]]:
+    return [(" ".join(map(str, key)), key) for key, _ in rows.groupby(SERIES, sort=False)]
+
+
+def _rows_of(entries: pd.DataFrame, key: tuple[Any, ...]) -> pd.DataFrame:
+    mask = np.logical_and.reduce(
+        [(entries[column] == value).to_numpy() for column, value in zip(SERIES, key, strict=True)]
+    )
+    return entries[mask]
+
+
+def _estimates(samples: list[tuple[str, Floats]]) -> list[Estimate]:
+    """Moderated among the axes of a series."""
+    found: list[Estimate] = [Estimate(np.nan, np.nan, 0.0)] * len(samples)
+    for series in dict.fromkeys(series for series, _ in samples):
+        at = [i for i, (own, _) in enumerate(samples) if own == series]
+        for i, estimate in zip(at, moderated([samples[i][1] for i in at]), strict=True):
+            found[i] = estimate
+    return found
+
+
+def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
+    """The axes of one series, with the linear weights of their slope and of their level beyond."""
+    own = _rows_of(rows, key)
+    cells, logs = table(own)
+    at = {cell: i for i, cell in enumerate(cells)}
+    for name in NAMES:
+        (axis,), variable = AXES[name]
+        line = exponents.line(own.assign(time_s=own["base_s"]), axis, variable)
+        if len(line.x) < LEAST_CELLS or line.x[-1] == line.x[0]:
+            continue
+        names = tuple(line.cells["cell"])
+        samples = logs[[at[cell] for cell in names]]
+        samples = samples[:, ~np.isnan(samples).any(axis=0)]
+        if samples.shape[1] < LEAST_SESSIONS:
+            continue
+        slope, beyond = _weights(line)
+        yield _Axis(name, names, slope, beyond, samples)
+
+
+def _weights(line: Line) -> tuple[Floats, Floats]:
+    """Of the weighted line through d / (1 - s): how slope and level beyond move with every d."""
+    means = line.means
+    fixed = min(line.fixed_part(means) / float(np.exp(means).min()), MOST_FIXED)
+    rest = 1 - fixed * float(np.exp(means).min()) / np.exp(means)
+    x = np.log(line.x)
+    design = np.column_stack([np.ones_like(x), x])
+    # (Xᵀ W X)⁻¹ Xᵀ W z with W = rest² and z = d / rest
+    solution = np.linalg.solve(design.T @ (design * rest[:, None] ** 2), design.T * rest)
+    return solution[1], solution[0] + solution[1] * float(np.log(BEYOND) + x[-1])
+
+
+Function = Callable[[Floats], float]
+
+
+def _functions(
+    rows: pd.DataFrame, base: pd.DataFrame, declared: tuple[Law, ...]
+) -> Iterator[tuple[str, str, tuple[Floats, Floats], Function]]:
+    """Quantities of one series as functions of log times, each with BASE's mean logs (cells,) and ratios (cells, sessions)."""
+    cells, logs = table(rows)
+    whole = ~np.isnan(logs).any(axis=0)
+    first = rows.drop_duplicates("cell").set_index("cell").loc[cells].reset_index()
+    times = rows.groupby("cell")["base_s"].median().loc[cells].to_numpy(float)
+    if whole.sum() < LEAST_SESSIONS:
+        return
+    at = np.log(times)
+    examples = np.array(["examples" in axis.split(",") for axis in first["axis"]])
+    n = first["n"].to_numpy(float)
+    if len(set(n[examples])) >= LEAST_CELLS:
+        lines = at[examples], logs[examples][:, whole]
+        yield "fixed overhead t0 along examples", "s", lines, lambda y: growth.fit(n[examples], np.exp(y)).fixed
+        yield (
+            "crossover, n where half is overhead",
+            "examples",
+            lines,
+            lambda y: growth.fit(n[examples], np.exp(y)).where(0.5),
+        )
+    law = _law_of(first.assign(time_s=times), str(first["phase"].iloc[0]), declared)
+    if law is None:
+        return
+    columns = law.design(first)
+    for i, term in enumerate(law.terms):
+        unit = "s" if term.text == "1" else f"s per {term.text}"
+        yield f"{law.name}: coefficient of {term.text}", unit, (at, logs[:, whole]), _coefficient(columns, i)
+
+
+def _coefficient(columns: Floats, i: int) -> Function:
+    """One coefficient of a law as a function of the cells' log times."""
+    return lambda logs: float(laws.fit_relative(columns, np.exp(logs))[0][i])
+
+
+def _law_of(cells: pd.DataFrame, phase: str, declared: tuple[Law, ...]) -> Law | None:
+    """The law that wins on BASE's cells."""
+    chosen = laws.choose(cells, phase, declared)
+    return chosen.winner.law if chosen.winner else None
+
+
+def _quantity(
+    series: str, name: str, unit: str, lines: tuple[Floats, Floats], function: Function, allow: float, looks: int
+) -> Quantity:
+    """Both sides' value and their ratio, by the gradient of its log half-way between them."""
+    at, logs = lines
+    moved = logs.mean(axis=1)
+    base, head = function(at), function(at + moved)
+    unknown = Quantity(series, name, unit, base, head, Interval(np.nan, np.nan, np.nan), "cannot tell", "")
+    if not (np.isfinite([base, head]).all() and base > 0 and head > 0):
+        return replace(unknown, reason="it is nothing, or beyond what was measured, on one side")
+    by_cell = gradient(lambda y: float(np.log(max(function(y), 1e-300))), at + moved / 2)
+    if not np.abs(by_cell).max() < 1e3:
+        return replace(unknown, reason="it hangs on a hair: not told apart from nothing")
+    (spread,) = moderated([by_cell @ logs])
+    estimate = Estimate(float(np.log(head / base)), spread.error, spread.degrees)
+    error = error_of_look(looks)
+    return replace(unknown, ratio=_exp(estimate.interval(1 - error)), word=word(estimate, allow, error))
+
+
+def word(estimate: Estimate, allow: float, error: float) -> Word:
+    """One of four words for a log ratio, by its interval alone."""
+    found, bound = estimate.interval(1 - error), float(np.log1p(allow))
+    if found.low > bound:
+        return "slower"
+    if found.high < -bound:
+        return "faster"
+    return "same" if -bound <= found.low and found.high <= bound else "cannot tell"
+
+
+def _exp(found: Interval) -> Interval:
+    return Interval(float(np.exp(found.value)), float(np.exp(found.low)), float(np.exp(found.high)))
