@@ -4,7 +4,7 @@ Small cells may stand still while cost begins to grow faster.  Along an axis x, 
 the share of BASE's time that is fixed.  What grows has changed by d / (1 - s), and were the change the same at every size,
 that would be level; its slope in log x is the change of the exponent:
 
-    d / (1 - s) = level + slope · log x,        weights (1 - s)²
+    d / (1 - s) = level + slope · log x,        weights (1 - s)² / variance of d
 
 An exponent is *larger* where the slope is proved to be above 0, the largest cell itself is proved to be slower, and the line
 carried on to eight times the largest x says that HEAD is slower there than allowed.  The second keeps a cheaper overhead from
@@ -151,6 +151,7 @@ def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
     own = _rows_of(rows, key)
     cells, logs = table(own)
     at = {cell: i for i, cell in enumerate(cells)}
+    spreads = [estimate.error * np.sqrt(count) for estimate, count in _spread(logs)]
     for name in NAMES:
         (axis,), variable = AXES[name]
         line = exponents.line(own.assign(time_s=own["base_s"]), axis, variable)
@@ -161,19 +162,28 @@ def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
         samples = samples[:, ~np.isnan(samples).any(axis=0)]
         if samples.shape[1] < LEAST_SESSIONS:
             continue
-        slope, beyond = _weights(line)
+        slope, beyond = _weights(line, np.array([spreads[at[cell]] for cell in names]))
         yield _Axis(name, names, slope, beyond, samples)
 
 
-def _weights(line: Line) -> tuple[Floats, Floats]:
-    """Of the weighted line through d / (1 - s): how slope and level beyond move with every d."""
-    means = line.means
-    fixed = min(line.fixed_part(means) / float(np.exp(means).min()), MOST_FIXED)
-    rest = 1 - fixed * float(np.exp(means).min()) / np.exp(means)
+def _spread(logs: Floats) -> list[tuple[Estimate, int]]:
+    """Every cell's estimate and how many sessions it rests on."""
+    samples = [values[~np.isnan(values)] for values in logs]
+    return [(estimate, len(sample)) for estimate, sample in zip(moderated(samples), samples, strict=True)]
+
+
+def _weights(line: Line, spreads: Floats) -> tuple[Floats, Floats]:
+    """Of the weighted line through d / (1 - s): how slope and level beyond move with every d, whose standard deviations
+    between sessions are ``spreads``.
+    """
+    times = np.exp(line.means)
+    rest = 1 - np.minimum(line.fixed_part(line.means) / times, MOST_FIXED)
+    known = np.isfinite(spreads).all() and (spreads > 0).all()
+    certainty = 1 / spreads**2 if known else np.ones_like(spreads)
     x = np.log(line.x)
     design = np.column_stack([np.ones_like(x), x])
-    # (Xᵀ W X)⁻¹ Xᵀ W z with W = rest² and z = d / rest
-    solution = np.linalg.solve(design.T @ (design * rest[:, None] ** 2), design.T * rest)
+    # (Xᵀ W X)⁻¹ Xᵀ W z with W = rest² / variance and z = d / rest
+    solution = np.linalg.solve(design.T @ (design * (rest**2 * certainty)[:, None]), design.T * (rest * certainty))
     return solution[1], solution[0] + solution[1] * float(np.log(BEYOND) + x[-1])
 
 
