@@ -180,6 +180,26 @@ def test_errors_planted_in_the_workflow_are_seen(before: str, after: str, compla
     assert any(complaint in found for found in workflow_complaints(text.replace(before, after)))
 
 
+def snippets() -> list[dict[str, Any]]:
+    """The workflows that the documentation shows, each as its steps and what is beside them."""
+    found = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/ci.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [parsed(text) for text in found]
+
+
+def test_the_documented_workflows_fit_the_action() -> None:
+    action = parsed(ACTION.read_text())
+    shown = snippets()
+    assert len(shown) == 3
+    for snippet in shown:
+        steps = snippet["steps"] if "steps" in snippet else snippet["jobs"]["benchmarks"]["steps"]
+        (ours,) = [step for step in steps if step.get("uses", "").startswith("OWNER/backprop-bench@")]
+        assert set(ours["with"]) <= set(action["inputs"])
+        text = yaml.safe_dump(steps)
+        assert {name for _, name in _outputs(text)} <= set(action["outputs"])
+        assert {step for step, _ in _outputs(text)} <= {ours.get("id")}
+        assert [found for step in steps for found in _step_complaints(step) if "not pinned" not in found] == []
+
+
 def shell_complaints(folder: Path) -> str:
     """What bash and, where it is installed, shellcheck say of the scripts of a folder."""
     scripts = sorted(map(str, folder.glob("*.sh")))
