@@ -264,6 +264,25 @@ STYLES = {"slower": "red", "larger": "red", "faster": "green", "cannot tell": "y
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="run directory or pytest-benchmark JSON file")],
+    format_: Annotated[
+        str, typer.Option("--format", help="gab (github-action-benchmark) or bmf (Bencher Metric Format)")
+    ],
+    out: Annotated[Path | None, typer.Option(help="file to write (default: standard output)")] = None,
+) -> None:
+    """A run as JSON for a service that watches benchmarks (see docs/ci.md)."""
+    from analysis import exports
+    from backprop_files import write_whole
+
+    text = exports.export(run, format_)
+    if out is None:
+        print(text, end="")
+    else:
+        write_whole(out, text)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Option(help="run directory or pytest-benchmark JSON to predict from")],
     impl: Annotated[str, typer.Option(help="implementation")],

@@ -14,8 +14,13 @@ replay = Replay()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each cell and pass, in the plan's shuffled order."""
-    metafunc.parametrize("cell", sweep_of(metafunc.config).names)
+    """One test for each cell and pass, in the plan's shuffled order.
+
+    The ids are given: pytest numbers parameters of more than 100 characters, so that a deep network's cell had another
+    name in every run, and ``pytest-benchmark compare`` lost it.
+    """
+    names = sweep_of(metafunc.config).names
+    metafunc.parametrize("cell", names, ids=names)
 
 
 @pytest.mark.benchmark(timer=replay)
