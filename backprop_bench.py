@@ -237,30 +237,39 @@ def _measure_sides(given: dict[str, Any], directory: Path, words: bool) -> None:
 
 
 def _tell_comparison(found: Comparison, directory: Path) -> None:
+    """Cells by series, then what changed of growth, prices and memory, then the whole."""
     from analysis import comparison_report as report
 
-    for title, rows in (
-        ("cells", report.cell_rows(found)),
-        ("growth", report.change_rows(found)),
-        ("what it rests on", report.quantity_rows(found)),
-        ("peak bytes", report.memory_rows(found)),
-    ):
-        if rows:
-            table = Table(*rows[0], box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-            for row in rows:
-                table.add_row(*map(escape, row.values()), style=STYLES.get(row["word"]))
-            console.print(table)
-            console.print()
+    for series, rows in report.by_series(found).items():
+        _print_rows(series, rows)
+    _print_rows("growth: exponents that changed", [r for r in report.change_rows(found) if r["word"] in STYLES])
+    _print_rows(
+        "overhead, crossover, prices", [r for r in report.quantity_rows(found) if r["word"] in ("larger", "smaller")]
+    )
+    _print_rows("peak bytes that changed", report.memory_rows(found))
+    if told := report.growth_told(found):
+        console.print(told, style="dim", markup=False, highlight=False)
     for label in found.new:
         console.print(f"new in head, nothing to compare with: {label}", style="dim", markup=False)
     colour = {"slower": "red", "cannot tell": "yellow", "nothing slower": "green"}[found.outcome]
     for reason in found.reasons:
         console.print(f"  {reason}", style=colour, markup=False, soft_wrap=True, highlight=False)
     console.print(report.headline(found), style=f"bold {colour}", markup=False, soft_wrap=True, highlight=False)
-    console.print(f"measurements: {directory}", soft_wrap=True, highlight=False)
+    console.print(f"all of it: {directory / 'comparison.md'}", soft_wrap=True, highlight=False)
 
 
-STYLES = {"slower": "red", "larger": "red", "faster": "green", "cannot tell": "yellow"}
+def _print_rows(title: str, rows: list[dict[str, str]]) -> None:
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, title=escape(title), title_justify="left", title_style="bold")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name in ("cell", "series", "axis", "quantity", "word") else "right")
+    for row in rows:
+        table.add_row(*map(escape, row.values()), style=STYLES.get(row["word"]))
+    console.print(table, "")
+
+
+STYLES = {"slower": "red", "larger": "red", "faster": "green", "smaller": "green", "cannot tell": "yellow"}
 
 
 @app.command()

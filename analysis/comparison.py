@@ -169,9 +169,9 @@ def _judge(
     failing += [f"{row['cell']}: failed in HEAD: {row['reason']}" for row in duel["failed"] if row["side"] == "head"]
     failing += [f"{ratio.cell}: {told_ratio(ratio.interval)}" for ratio in cells if ratio.word == "slower"]
     failing += [
-        f"{change.series}: grows faster in {change.name}: exponent {change.difference.value:+.3f} "
-        f"[{change.difference.low:+.3f}, {change.difference.high:+.3f}], {change.beyond.value - 1:+.0%} at "
-        f"{scaling.BEYOND:g} times the largest cell"
+        f"{change.series}: grows faster in {change.name}: what grows costs {told_ratio(change.price)}, its exponent "
+        f"{change.difference.value:+.3f} [{change.difference.low:+.3f}, {change.difference.high:+.3f}]; the largest cell "
+        f"{told_ratio(change.largest)}"
         for change in changes
         if change.larger
     ]

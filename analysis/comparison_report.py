@@ -45,12 +45,41 @@ def cell_rows(found: Comparison) -> list[dict[str, str]]:
     ]
 
 
+def by_series(found: Comparison) -> dict[str, list[dict[str, str]]]:
+    """The same rows by series (implementation, device, dtype and phase), short enough for a terminal."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in cell_rows(found):
+        words = row["cell"].split()
+        groups.setdefault(" ".join([*words[:3], words[-1]]), []).append(
+            {
+                "cell": " ".join(words[3:-1]),
+                "base": row["base"],
+                "change": row["change"],
+                "pairs": row["sessions"],
+                "word": row["word"],
+            }
+        )
+    return groups
+
+
+def growth_told(found: Comparison) -> str:
+    """What was seen of growth where nothing larger is proved, in one sentence."""
+    still = [change for change in found.changes if not change.larger and not change.suspect]
+    if not still:
+        return ""
+    low, high = (pick(still, key=lambda change: change.sees) for pick in (min, max))
+    return (
+        f"Growth: no change of {len(still)} exponents; one of {low.sees:.3f} would have shown in {low.series} "
+        f"({low.name}), at worst one of {high.sees:.3f} in {high.series} ({high.name})."
+    )
+
+
 def _word(ratio: Ratio) -> str:
     return "not slower" if ratio.word == "cannot tell" and ratio.cleared else ratio.word
 
 
 def change_rows(found: Comparison) -> list[dict[str, str]]:
-    """One row for every series and axis: exponents of both sides, the change, what it comes to beyond, the word."""
+    """One row for every series and axis: exponents of both sides, the change, the price of what grows, the word."""
     return [
         {
             "series": change.series,
@@ -58,7 +87,7 @@ def change_rows(found: Comparison) -> list[dict[str, str]]:
             "base": _exponent(change.base),
             "head": _exponent(change.head),
             "change": f"{change.difference.value:+.3f} [{change.difference.low:+.3f}, {change.difference.high:+.3f}]",
-            "beyond": told_ratio(change.beyond),
+            "price": told_ratio(change.price),
             "word": _change_word(change),
         }
         for change in sorted(found.changes, key=lambda change: not change.larger)
@@ -131,7 +160,6 @@ def markdown_of(found: Comparison) -> str:
         changes=change_rows(found),
         quantities=quantity_rows(found),
         memory=memory_rows(found),
-        beyond=f"{BEYOND:g}",
     )
 
 
@@ -182,6 +210,8 @@ def _change_object(change: Change) -> dict[str, Any]:
         "base_exponent": change.base.value,
         "head_exponent": change.head.value,
         "difference": _plain(asdict(change.difference)),
+        "price": _plain(asdict(change.price)),
+        "largest": _plain(asdict(change.largest)),
         "beyond": _plain(asdict(change.beyond)),
         "beyond_factor": BEYOND,
         "larger": change.larger,

@@ -1,14 +1,14 @@
 """How HEAD's scaling differs from BASE's: growth along every axis, and what it rests on.
 
 Small cells may stand still while cost begins to grow faster.  Along an axis x, let d be a cell's log ratio head / base and s
-the share of BASE's time that is fixed.  What grows has changed by d / (1 - s), and were the change the same at every size,
-that would be level; its slope in log x is the change of the exponent:
+the share of BASE's time that is fixed.  Two lines are put through the cells, each weighted by how well they repeat:
 
-    d / (1 - s) = level + slope · log x,        weights (1 - s)² / variance of d
+    d = fixed · s + price · (1 - s)                     the fixed part and what grows, each changed by one factor
+    d / (1 - s) = level + slope · log x                 what grows has another exponent: it changed by slope
 
-An exponent is *larger* where the slope is proved to be above 0, the largest cell itself is proved to be slower, and the line
-carried on to eight times the largest x says that HEAD is slower there than allowed.  The second keeps a cheaper overhead from
-being taken for worse growth, the third what is too small to matter at any size in reach.
+HEAD *grows faster* where the price of what grows is proved to be beyond the allowance; or where the slope is proved to be
+above 0 and the second line, carried on to eight times the largest x, is beyond the allowance there.  In both cases the largest
+cell itself must be proved slower than BASE's, if only a little: a cheaper overhead alone is no worse growth.
 
 Fixed overhead, the crossover and the coefficients of BASE's law are compared too: each is a smooth function of the cells'
 log times, whose gradient carries the sessions' ratios over to it.
@@ -16,7 +16,7 @@ log times, whose gradient carries the sessions' ratios over to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,13 +41,16 @@ NAMES = {"n": "n along examples", "m_depth": "m along depth", "m_width": "m alon
 
 @dataclass(frozen=True)
 class Change:
-    """How the exponent of one series along one axis changed; ``beyond`` is head / base at ``BEYOND`` times the largest x."""
+    """How growth of one series along one axis changed: the exponent's ``difference``, and head / base of what grows
+    (``price``), of the largest cell, and ``beyond``, at ``BEYOND`` times the largest x.
+    """
 
     series: str
     name: str
     base: exponents.Exponent
     head: exponents.Exponent
     difference: Interval
+    price: Interval
     beyond: Interval
     largest: Interval  # head / base of the largest cell
     larger: bool
@@ -78,7 +81,14 @@ class _Axis:
     cells: tuple[str, ...]
     slope: Floats
     beyond: Floats
+    price: Floats
+    last: Floats
     samples: Floats  # (cells, sessions) log ratios, of the sessions that measured every cell
+    spreads: Floats  # standard deviation of every cell's between sessions
+
+    def scale(self, weights: Floats) -> float:
+        """Standard deviation between sessions of a weighted sum of the cells' ratios, were they independent."""
+        return float(np.sqrt(((weights * self.spreads) ** 2).sum()))
 
 
 def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: float, looks: int) -> list[Change]:
@@ -87,15 +97,19 @@ def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: f
     """
     error = error_of_look(looks)
     axes = [(series, key, axis) for series, key in _series(rows) for axis in _axes(rows, key)]
-    slopes = _estimates([(series, axis.slope @ axis.samples) for series, _, axis in axes])
-    beyonds = _estimates([(series, axis.beyond @ axis.samples) for series, _, axis in axes])
-    lasts = _estimates([(series, axis.samples[-1]) for series, _, axis in axes])
-    steep = discoveries(np.array([slope.p_above(0.0) for slope in slopes]), error / 2)
+    slopes = _estimates([(series, axis, axis.slope) for series, _, axis in axes])
+    beyonds = _estimates([(series, axis, axis.beyond) for series, _, axis in axes])
+    prices = _estimates([(series, axis, axis.price) for series, _, axis in axes])
+    lasts = _estimates([(series, axis, axis.last) for series, _, axis in axes])
+    bound = float(np.log1p(allow))
+    steep, dear = [slope.p_above(0.0) for slope in slopes], [price.p_above(bound) for price in prices]
+    proved = discoveries(np.array(steep + dear), error / 2)
     found = []
-    for (series, key, axis), slope, beyond, last, proved in zip(axes, slopes, beyonds, lasts, steep, strict=True):
-        matters = beyond.value > np.log1p(allow)
+    for i, (series, key, axis) in enumerate(axes):
+        matters = beyonds[i].value > bound
+        worse = [(steep[i], matters, proved[i]), (dear[i], True, proved[len(axes) + i])]
         sides = [exponents.exponent(_rows_of(entries, key), axis.name, None) for entries in (base, head)]
-        interval = slope.interval(1 - error)
+        interval = slopes[i].interval(1 - error)
         found.append(
             Change(
                 series,
@@ -103,10 +117,11 @@ def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: f
                 sides[0],
                 sides[1],
                 interval,
-                _exp(beyond.interval(1 - error)),
-                _exp(last.interval(1 - error)),
-                bool(proved and matters and last.p_above(0.0) <= error / 2),
-                bool(matters and slope.p_above(0.0) <= SUSPECT and last.p_above(0.0) <= SUSPECT),
+                _exp(prices[i].interval(1 - error)),
+                _exp(beyonds[i].interval(1 - error)),
+                _exp(lasts[i].interval(1 - error)),
+                any(sure and applies for _, applies, sure in worse) and lasts[i].p_above(0.0) <= error / 2,
+                any(p <= SUSPECT and applies for p, applies, _ in worse) and lasts[i].p_above(0.0) <= SUSPECT,
                 axis.cells,
                 (interval.high - interval.low) / 2,
             )
@@ -136,13 +151,17 @@ def _rows_of(entries: pd.DataFrame, key: tuple[Any, ...]) -> pd.DataFrame:
     return entries[mask]
 
 
-def _estimates(samples: list[tuple[str, Floats]]) -> list[Estimate]:
-    """Moderated among the axes of a series."""
-    found: list[Estimate] = [Estimate(np.nan, np.nan, 0.0)] * len(samples)
-    for series in dict.fromkeys(series for series, _ in samples):
-        at = [i for i, (own, _) in enumerate(samples) if own == series]
-        for i, estimate in zip(at, moderated([samples[i][1] for i in at]), strict=True):
-            found[i] = estimate
+def _estimates(wanted: Sequence[tuple[str, _Axis, Floats]]) -> list[Estimate]:
+    """Of weighted sums of the cells' ratios, moderated among the axes of a series once each is told in units of its own
+    spread: a slope over cells that are nearly all overhead varies many times as much as another.
+    """
+    found: list[Estimate] = [Estimate(np.nan, np.nan, 0.0)] * len(wanted)
+    scales = [axis.scale(weights) for _, axis, weights in wanted]
+    for series in dict.fromkeys(series for series, _, _ in wanted):
+        at = [i for i, (own, _, _) in enumerate(wanted) if own == series]
+        samples = [wanted[i][2] @ wanted[i][1].samples / scales[i] for i in at]
+        for i, estimate in zip(at, moderated(samples), strict=True):
+            found[i] = Estimate(estimate.value * scales[i], estimate.error * scales[i], estimate.degrees)
     return found
 
 
@@ -151,7 +170,7 @@ def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
     own = _rows_of(rows, key)
     cells, logs = table(own)
     at = {cell: i for i, cell in enumerate(cells)}
-    spreads = [estimate.error * np.sqrt(count) for estimate, count in _spread(logs)]
+    spreads = _spreads(logs)
     for name in NAMES:
         (axis,), variable = AXES[name]
         line = exponents.line(own.assign(time_s=own["base_s"]), axis, variable)
@@ -162,29 +181,29 @@ def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
         samples = samples[:, ~np.isnan(samples).any(axis=0)]
         if samples.shape[1] < LEAST_SESSIONS:
             continue
-        slope, beyond = _weights(line, np.array([spreads[at[cell]] for cell in names]))
-        yield _Axis(name, names, slope, beyond, samples)
+        own_spreads = spreads[[at[cell] for cell in names]]
+        weights = _weights(line, own_spreads)
+        yield _Axis(name, names, *weights, np.eye(len(names))[-1], samples, own_spreads)
 
 
-def _spread(logs: Floats) -> list[tuple[Estimate, int]]:
-    """Every cell's estimate and how many sessions it rests on."""
+def _spreads(logs: Floats) -> Floats:
+    """Standard deviation of every cell's ratio between sessions; 1 for all where nothing is known."""
     samples = [values[~np.isnan(values)] for values in logs]
-    return [(estimate, len(sample)) for estimate, sample in zip(moderated(samples), samples, strict=True)]
+    found = np.array([e.error * np.sqrt(len(s)) for e, s in zip(moderated(samples), samples, strict=True)])
+    return found if np.isfinite(found).all() and (found > 0).all() else np.ones(len(logs))
 
 
-def _weights(line: Line, spreads: Floats) -> tuple[Floats, Floats]:
-    """Of the weighted line through d / (1 - s): how slope and level beyond move with every d, whose standard deviations
-    between sessions are ``spreads``.
-    """
-    times = np.exp(line.means)
-    rest = 1 - np.minimum(line.fixed_part(line.means) / times, MOST_FIXED)
-    known = np.isfinite(spreads).all() and (spreads > 0).all()
-    certainty = 1 / spreads**2 if known else np.ones_like(spreads)
-    x = np.log(line.x)
-    design = np.column_stack([np.ones_like(x), x])
-    # (Xᵀ W X)⁻¹ Xᵀ W z with W = rest² / variance and z = d / rest
-    solution = np.linalg.solve(design.T @ (design * (rest**2 * certainty)[:, None]), design.T * (rest * certainty))
-    return solution[1], solution[0] + solution[1] * float(np.log(BEYOND) + x[-1])
+def _weights(line: Line, spreads: Floats) -> tuple[Floats, Floats, Floats]:
+    """How slope, level beyond and price move with every d, whose standard deviations between sessions are ``spreads``."""
+    share = np.minimum(line.fixed_part(line.means) / np.exp(line.means), MOST_FIXED)
+    rest, x = 1 - share, np.log(line.x)
+    level, slope = _solution(np.column_stack([rest, rest * x]), spreads)
+    return slope, level + slope * float(np.log(BEYOND) + x[-1]), _solution(np.column_stack([share, rest]), spreads)[1]
+
+
+def _solution(design: Floats, spreads: Floats) -> Floats:
+    """Least squares as weights of the observations, (columns, cells): X⁺ of the design in units of the spreads."""
+    return np.asarray(np.linalg.pinv(design / spreads[:, None], rcond=1e-6) / spreads)
 
 
 Function = Callable[[Floats], float]
@@ -262,4 +281,5 @@ def word(estimate: Estimate, allow: float, error: float) -> Word:
 
 
 def _exp(found: Interval) -> Interval:
-    return Interval(float(np.exp(found.value)), float(np.exp(found.low)), float(np.exp(found.high)))
+    with np.errstate(over="ignore"):  # what is hardly known may be anything
+        return Interval(float(np.exp(found.value)), float(np.exp(found.low)), float(np.exp(found.high)))
