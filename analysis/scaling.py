@@ -173,7 +173,7 @@ def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
     spreads = _spreads(logs)
     for name in NAMES:
         (axis,), variable = AXES[name]
-        line = exponents.line(own.assign(time_s=own["base_s"]), axis, variable)
+        line = exponents.line(own, axis, variable)
         if len(line.x) < LEAST_CELLS or line.x[-1] == line.x[0]:
             continue
         names = tuple(line.cells["cell"])
@@ -216,7 +216,7 @@ def _functions(
     cells, logs = table(rows)
     whole = ~np.isnan(logs).any(axis=0)
     first = rows.drop_duplicates("cell").set_index("cell").loc[cells].reset_index()
-    times = rows.groupby("cell")["base_s"].median().loc[cells].to_numpy(float)
+    times = np.exp(np.log(rows.set_index("cell")["time_s"]).groupby("cell").mean().loc[cells].to_numpy(float))
     if whole.sum() < LEAST_SESSIONS:
         return
     at = np.log(times)

@@ -50,6 +50,7 @@ class Duel:
     settings: Settings
     out: Path
     patterns: tuple[str, ...] = ()
+    cpus: list[int] | None = None  # that measure; None: the last this process may use
     tell: Callable[[str], None] = lambda text: None
     failed: list[dict[str, Any]] = field(default_factory=list)
     sessions: int = 0
@@ -64,7 +65,7 @@ class Duel:
         self._ceilings: dict[tuple[str, str], dict[str, Any]] = {}
         self._broken: set[str] = set()  # cells that failed are not tried again
         self._machine = [documents.machine_info(described.facts) for described in self.described]
-        self._cpus = process.pick_cpus(self.settings.threads)
+        self._cpus = self.cpus or process.pick_cpus(self.settings.threads)
         if not base:
             raise UserError(self._no_cells())
 

@@ -109,8 +109,8 @@ def _wrap(impls: Path) -> None:
 class Checker:
     """Runs trials into a folder; cells and targets are drawn by the seed."""
 
-    def __init__(self, out: Path, seed: int) -> None:
-        self.out = out
+    def __init__(self, out: Path, seed: int, cpus: list[int]) -> None:
+        self.out, self.cpus = out, cpus
         self.rng = Random(seed)
         self.settings = Settings(profile="smoke", impls=IMPLEMENTATIONS, phases=("step",))
         with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +128,7 @@ class Checker:
         tasks = {label: Task(cell.point, ("step",), 0.1) for label, cell in cells.items()}
         setting = next(iter(cells.values())).setting
         with tempfile.TemporaryDirectory() as folder:
-            worker = WorkerProcess(setting, process.pick_cpus(1), None, Path(folder) / "log")
+            worker = WorkerProcess(setting, self.cpus, None, Path(folder) / "log")
             try:
                 worker.start("synthetic", 0)
                 visits.measure(worker, list(tasks.values()), self.rng)
@@ -162,7 +162,7 @@ class Checker:
         settings = Settings(profile="smoke", phases=("step",), seed=self.rng.randrange(1 << 30))
         with tempfile.TemporaryDirectory() as folder:
             pair = side("base", Path(folder), False), side("head", Path(folder), bool(slowed))
-            asked = duel.Duel(pair, (some, some), settings, directory)
+            asked = duel.Duel(pair, (some, some), settings, directory, cpus=self.cpus)
             judge = lambda look: judged(comparison.compare(directory, allow, whole=False), look)  # noqa: E731
             asked.measure(judge, start + BUDGET_S)
         return comparison.compare(directory, allow, whole=False), time.monotonic() - start
@@ -325,8 +325,9 @@ def main(
 ) -> None:
     """Run the trials, taken in turn, and print the figures; ``trials.json`` holds each of them."""
     duel.refuse_used(out)
-    process.keep_off(process.pick_cpus(1))
-    checker = Checker(out, seed)
+    cpus = process.pick_cpus(1)  # before this process moves off them
+    process.keep_off(cpus)
+    checker = Checker(out, seed, cpus)
     trials: list[Trial] = []
     kinds = [("same", same, checker.same), ("slowed", slowed, checker.slowed), ("beyond", beyond, checker.beyond)]
     runs = {kind: run for kind, _, run in kinds}
