@@ -228,9 +228,9 @@ def _measure_sides(given: dict[str, Any], directory: Path, words: bool) -> None:
         for side in pair:
             console.print(f"{side.name}: {side.told}", soft_wrap=True, highlight=False)
         try:
-            duel.Duel(
-                pair, described, settings, directory, _names(given["cells"]), lambda text: status.update(escape(text))
-            ).measure(judge, deadline)
+            asked = duel.Duel(pair, described, settings, directory, _names(given["cells"]))
+            asked.tell = lambda text: status.update(escape(text))
+            asked.measure(judge, deadline)
         except KeyboardInterrupt:
             print(f"interrupted; finished sessions are kept: --from {directory} judges them", file=sys.stderr)
             raise typer.Exit(130) from None

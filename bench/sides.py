@@ -85,7 +85,7 @@ def make(wish: Wish, folder: Path) -> tuple[Side, Side]:
         raise UserError(f"{Path.cwd()} is in no git repository: revisions need one (--base-python and --with do not)")
     pythons = [_python(wish.base_python), _python(wish.head_python)]
     commits = [_commit(top, wish.base or wish.head), _commit(top, wish.head)]
-    same = commits[0] == commits[1] and not commits[1].get("dirty")
+    same = commits[0]["id"] == commits[1]["id"] and not commits[1].get("dirty")
     if same and not wish.environments:
         what = f"{wish.base} and {wish.head or 'the working tree'}"
         raise UserError(f"{what} are the same code ({_short(commits[0])}): nothing to compare")

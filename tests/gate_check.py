@@ -85,7 +85,7 @@ def side(name: str, folder: Path, slowed: bool) -> Side:
         _wrap(home / "impls")
     else:
         (home / "impls").symlink_to(ROOT / "impls")
-    return Side(name, name, {"id": name, "time": None}, Path(sys.executable), ROOT, home)
+    return Side(name, name, {"id": name, "time": None}, Path(sys.executable), home, home)
 
 
 def _wrap(impls: Path) -> None:

@@ -1,0 +1,158 @@
+"""A duel's mechanics with real processes: what is measured, kept, failed and interrupted.  Nothing here judges times."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import comparison, load, ratios
+from backprop_files import UserError
+from bench import duel, sides
+from bench.duel import Duel
+from bench.plan import Settings
+from bench.sides import Described
+from tests import gate_check
+
+SETTINGS = Settings(profile="smoke", impls=("numpy",), phases=("step",), seed=3)
+WANTED = ("64-16-16-10", "64-32-10")
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Duel]]:
+    """A duel of two of numpy's cells, of one session."""
+    monkeypatch.setattr(duel, "LOOKS", (1,))
+    monkeypatch.setattr(duel, "MOST_ROUNDS", 6)
+    affinity = os.sched_getaffinity(0)
+
+    def made(change: Callable[[Path], None] = lambda impls: None, settings: Settings = SETTINGS, **more: Any) -> Duel:
+        pair = gate_check.side("base", tmp_path / "s", False), gate_check.side("head", tmp_path / "s", True)
+        change(pair[1].home / "impls")
+        described = sides.describe(pair[0], settings), sides.describe(pair[1], settings)
+        return Duel(pair, described, settings, tmp_path / "out", WANTED, cpus=[max(affinity)], **more)
+
+    yield made
+    os.sched_setaffinity(0, affinity)
+
+
+def far() -> float:
+    return time.monotonic() + 100
+
+
+def test_rounds_stand_in_pairs_in_two_run_directories(make: Callable[..., Duel]) -> None:
+    asked = make()
+    asked.measure(lambda look: [], far())
+    base, head = (load.load([asked.out / name]).entries for name in ("base", "head"))
+    rows = ratios.pairs(base, head)
+    assert sorted(rows["cell"]) == sorted(asked.cells)
+    assert len(rows) == len(asked.cells) >= 2
+    for a, b in zip(rows["seconds"], rows["seconds_head"], strict=True):
+        assert len(a) == len(b) == 6
+        assert np.all(a > 0)
+    assert (base["peak_bytes"] > 0).all()
+    assert sorted(base["peak_bytes"]) == sorted(head["peak_bytes"])
+    assert comparison.compare(asked.out, 0.05).exit_code == 4  # one session tells nothing
+
+
+def test_the_side_that_is_measured_is_the_sides_own_code(
+    make: Callable[..., Duel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that does ten times the work takes more than twice as long, whatever the machine does."""
+    heavy = {"numpy": {f"{layers} horner-4 n=64": 2_000_000 for layers in WANTED}}
+    monkeypatch.setenv("BACKPROP_BENCH_SLOWED", json.dumps(heavy))
+    asked = make()
+    asked.measure(lambda look: [], far())
+    rows = ratios.pairs(*(load.load([asked.out / name]).entries for name in ("base", "head")))
+    assert (rows["log_ratio"] > np.log(2)).all()
+
+
+def test_a_cell_that_fails_in_head_is_kept_as_a_failure(make: Callable[..., Duel]) -> None:
+    def wrong(impls: Path) -> None:
+        text = (impls / "slowed.py").read_text()
+        broken = text.replace(
+            "self._inner: Any = own.prepare(",
+            "if len(problem.network.layers) == 3:\n            "
+            "raise RuntimeError('no such kernel')\n        self._inner: Any = own.prepare(",
+        )
+        assert broken != text
+        (impls / "slowed.py").write_text(broken)  # fmt: skip
+
+    asked = make(wrong)
+    asked.measure(lambda look: [], far())
+    found = comparison.compare(asked.out, 0.05)
+    assert found.exit_code == 1
+    assert any(
+        "64-32-10" in reason and "failed in HEAD" in reason and "no such kernel" in reason for reason in found.reasons
+    )
+    assert any("64-16-16-10" in ratio.cell for ratio in found.cells)
+
+
+def test_an_implementation_that_cannot_be_imported_in_head_fails_all_its_cells(make: Callable[..., Duel]) -> None:
+    asked = make(lambda impls: (impls / "numpy_fast.py").write_text("raise ImportError('gone')\n") and None)
+    asked.measure(lambda look: [], far())
+    found = comparison.compare(asked.out, 0.05)
+    assert found.exit_code == 1
+    assert len(found.failed) == len(asked.cells)
+
+
+def test_a_renamed_implementation_has_vanished(make: Callable[..., Duel]) -> None:
+    def renamed(impls: Path) -> None:
+        registry = impls / "registry.py"
+        registry.write_text(registry.read_text().replace('"numpy-loop",', '"numpy-slowly",'))
+
+    settings = Settings(profile="smoke", impls=("numpy", "numpy-loop"), phases=("step",))
+    asked = make(renamed, settings)
+    assert asked.vanished
+    assert all(label.startswith("numpy-loop ") for label in asked.vanished)
+    assert not any(label.startswith("numpy-loop ") for label in asked.cells)
+
+
+def test_a_pattern_that_fits_nothing_is_refused(make: Callable[..., Duel]) -> None:
+    asked = make()
+    with pytest.raises(UserError, match="--cells 65-: fits none of"):
+        Duel(asked.sides, asked.described, SETTINGS, asked.out, ("65-",))
+
+
+def test_a_base_without_the_implementation_is_refused(make: Callable[..., Duel]) -> None:
+    asked = make()
+    lacking = Described({}, ["numpy"], [], {})
+    with pytest.raises(UserError, match="lacks numpy"):
+        Duel(asked.sides, (lacking, asked.described[1]), SETTINGS, asked.out)
+
+
+def test_what_was_finished_before_an_interruption_is_judged(
+    make: Callable[..., Duel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duel, "LOOKS", (1, 2))
+    asked = make()
+
+    def interrupted(look: int) -> list[str]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asked.measure(interrupted, far())
+    found = comparison.compare(asked.out, 0.05)
+    assert len(found.cells) == len(asked.cells)
+    assert found.exit_code == 4
+
+
+def test_only_cells_in_doubt_are_measured_again(make: Callable[..., Duel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duel, "LOOKS", (1, 2))
+    asked = make()
+    doubted = next(iter(asked.cells))
+    asked.measure(lambda look: [doubted], far())
+    rows = ratios.pairs(*(load.load([asked.out / name]).entries for name in ("base", "head")))
+    assert rows.groupby("cell")["pass"].max().to_dict() == {label: 1 + (label == doubted) for label in asked.cells}
+
+
+def test_a_directory_in_use_is_refused(make: Callable[..., Duel]) -> None:
+    asked = make()
+    asked.write()
+    with pytest.raises(UserError, match="holds measurements already"):
+        duel.refuse_used(asked.out)

@@ -1,0 +1,168 @@
+"""The two sides of a comparison: revisions, the working tree, environments, and all that cannot be compared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backprop_files import UserError
+from bench import sides
+from bench.plan import Settings
+from bench.sides import Described, Wish
+from tests.gate_check import ROOT
+
+OWN = (Path(__file__).parent / "own_implementations" / "good.py").read_text()
+SMOKE = Settings(profile="smoke", impls=("numpy",), phases=("step",))
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git there as somebody."""
+    who = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
+    return subprocess.run(["git", *who, *arguments], cwd=repository, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's repository with an implementation of its own, two commits, tag ``old`` at the first."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    (folder / "mine.py").write_text(OWN)
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "first")
+    git(folder, "tag", "old")
+    (folder / "mine.py").write_text(OWN + "# changed\n")
+    git(folder, "commit", "-qam", "second")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_a_revision_is_what_was_committed(repository: Path, tmp_path: Path) -> None:
+    base, head = sides.make(Wish("old"), tmp_path / "sides")
+    assert (base.code / "mine.py").read_text() == OWN
+    assert (head.code / "mine.py").read_text().endswith("# changed\n")
+    assert base.told.startswith("old (")
+    assert head.told.startswith("the working tree (")
+    assert "uncommitted" not in head.told
+    assert git(repository, "status", "--porcelain") == ""
+    assert git(repository, "worktree", "list").count("\n") == 1
+
+
+def test_a_dirty_tree_is_taken_as_it_is_and_said(repository: Path, tmp_path: Path) -> None:
+    (repository / "mine.py").write_text("# edited\n")
+    (repository / "new.py").write_text("# new\n")
+    (repository / ".gitignore").write_text("ignored.py\n")
+    (repository / "ignored.py").write_text("")
+    _, head = sides.make(Wish("HEAD"), tmp_path / "sides")
+    assert "with uncommitted changes" in head.told
+    assert head.commit["dirty"] is True
+    assert (head.code / "mine.py").read_text() == "# edited\n"
+    assert (head.code / "new.py").exists()
+    assert not (head.code / "ignored.py").exists()
+    (repository / "mine.py").write_text("# edited again\n")  # a snapshot does not follow
+    assert (head.code / "mine.py").read_text() == "# edited\n"
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (Wish("no-such-branch"), "unknown revision 'no-such-branch'"),
+        (Wish("main", "--output=x"), "unknown revision '--output=x'"),
+        (Wish("main"), "are the same code"),
+        (Wish("main", "HEAD"), "are the same code"),
+        (Wish(), "nothing to compare with"),
+        (Wish(base_python=Path("/no/python")), "no Python interpreter"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(repository: Path, tmp_path: Path, wish: Wish, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        sides.make(wish, tmp_path / "sides")
+    assert "\n" not in str(caught.value)
+
+
+def test_revisions_need_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare").mkdir()
+    monkeypatch.chdir(tmp_path / "bare")
+    with pytest.raises(UserError, match="in no git repository"):
+        sides.make(Wish("main"), tmp_path / "sides")
+    base, head = sides.make(Wish(base_python=Path(sys.executable)), tmp_path / "sides")
+    assert "the code as installed" in base.told
+    assert base.python == head.python
+
+
+def test_a_users_own_implementation_is_each_sides(repository: Path, tmp_path: Path) -> None:
+    base, head = sides.make(Wish("old"), tmp_path / "sides")
+    settings = Settings(profile="smoke", own=("mine.py:Linear",), phases=("step",))
+    for side in (base, head):
+        found = sides.describe(side, settings)
+        assert {cell.setting.entry.target for cell in found.cells.values()} == {f"{side.code / 'mine.py'}:Linear"}
+    assert sides.describe(base, settings).cells.keys() == sides.describe(head, settings).cells.keys()
+
+
+def test_a_side_without_the_own_implementation_says_so(repository: Path, tmp_path: Path) -> None:
+    git(repository, "rm", "-q", "mine.py")
+    (repository / "other.py").write_text(OWN)
+    _, head = sides.make(Wish("old"), tmp_path / "sides")
+    with pytest.raises(UserError, match=r"head, the working tree .* has no mine\.py"):
+        sides.describe(head, Settings(profile="smoke", own=("mine.py:Linear",)))
+
+
+def suite(tmp_path: Path) -> Path:
+    """A checkout of this suite, as git has it now, in a repository of its own."""
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    names = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in filter(None, names.stdout.split("\0")):
+        if name.split("/")[0] in ("impls", "bench", "backprop_files.py"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "base")
+    return folder
+
+
+def test_a_checkout_of_the_suite_measures_its_own_implementations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = suite(tmp_path)
+    monkeypatch.chdir(folder)
+    registry = folder / "impls" / "registry.py"
+    registry.write_text(registry.read_text().replace('"numpy-loop",', '"numpy-slowly",'))
+    base, head = sides.make(Wish("main"), tmp_path / "sides")
+    assert (head.home / "impls").resolve() == (head.code / "impls").resolve()
+    assert (head.home / "bench").resolve() == (ROOT / "bench").resolve()
+    settings = Settings(profile="smoke", impls=("numpy", "numpy-loop"), phases=("step",))
+    before, after = sides.describe(base, settings), sides.describe(head, settings)
+    gone = before.cells.keys() - after.cells.keys()
+    assert gone
+    assert all(label.startswith("numpy-loop ") for label in gone)
+    assert after.absent == ["numpy-loop"]
+
+
+def test_a_base_that_does_not_import_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = suite(tmp_path)
+    monkeypatch.chdir(folder)
+    good = (folder / "impls" / "registry.py").read_text()
+    (folder / "impls" / "registry.py").write_text(good + "import no_such_module\n")
+    git(folder, "commit", "-qam", "broken")
+    (folder / "impls" / "registry.py").write_text(good)
+    base, _ = sides.make(Wish("main"), tmp_path / "sides")
+    with pytest.raises(UserError, match=r"base, main \(.*\), cannot be measured: .*no_such_module") as caught:
+        sides.describe(base, SMOKE)
+    assert "\n" not in str(caught.value)
+
+
+def test_machines_that_differ_are_refused() -> None:
+    facts = {"cpu_model": "a", "libraries": {"numpy": "2"}}
+    same = Described({}, [], [], facts)
+    sides.same_machine(same, same, environments=False)
+    with pytest.raises(UserError, match="cpu_model"):
+        sides.same_machine(same, Described({}, [], [], facts | {"cpu_model": "b"}), environments=True)
+    other = Described({}, [], [], facts | {"libraries": {"numpy": "1"}})
+    with pytest.raises(UserError, match="libraries"):
+        sides.same_machine(same, other, environments=False)
+    sides.same_machine(same, other, environments=True)
