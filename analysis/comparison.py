@@ -125,8 +125,10 @@ def _duel(directory: Path) -> dict[str, Any]:
     path = directory / "duel.json"
     try:
         duel = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path}: no comparison can be read there ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: no comparison can be read there: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not whole JSON ({error})") from error
     wanted = {"base", "head", "cells", "vanished", "new", "failed", "looks", "sessions", "seconds"}
     if not isinstance(duel, dict) or duel.get("schema_version") != SCHEMA_VERSION or not wanted <= duel.keys():
         raise UserError(f"{path}: is no comparison of this version")

@@ -1,7 +1,7 @@
 """Which cells a checkout has, told by its own code: run as a file in a side's interpreter (``bench.sides``).
 
 Reads settings as JSON from standard input, writes
-``{"cells", "absent", "left_out", "facts"}`` or ``{"error"}`` to standard output.
+``{"cells", "absent", "known", "left_out", "facts"}`` or ``{"error"}`` to standard output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
 
 def describe(request: dict[str, Any]) -> dict[str, Any]:
     """The plan of these settings as data.  Raises UserError as the plan does."""
-    from bench import machine, plan
+    from bench import plan
     from impls import registry
 
     known = {field.name for field in fields(plan.Settings)}  # an older checkout may have fewer
@@ -36,13 +36,21 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
     absent = [name for name in given["impls"] if name not in registry.names()]
     given["impls"] = tuple(name for name in given["impls"] if name not in absent)
     if absent and not given["impls"] and not given["own"]:
-        return {"cells": [], "absent": absent, "left_out": [], "facts": machine.facts()}
+        return _answer([], absent, [])
     if not given["impls"] and not given["own"]:
         usual = [entry for entry in registry.ENTRIES if "quick" in entry.sweeps and not entry.missing()]
         given["impls"] = tuple(entry.name for entry in usual)
     planned = plan.make(plan.Settings(**given | {"passes": 1}))
     cells = [_row(job) for job in planned.jobs if job.pass_number == 1]
-    return {"cells": cells, "absent": absent, "left_out": planned.left_out, "facts": machine.facts()}
+    return _answer(cells, absent, planned.left_out)
+
+
+def _answer(cells: list[dict[str, Any]], absent: list[str], left_out: list[dict[str, Any]]) -> dict[str, Any]:
+    from bench import machine
+    from impls import registry
+
+    known = list(registry.names())
+    return {"cells": cells, "absent": absent, "known": known, "left_out": left_out, "facts": machine.facts()}
 
 
 def _row(job: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from bench.cells import Cell, bytes_estimate, facts
 from bench.plan import Settings
 from bench.process import CellFailed, Home, WorkerFailed, WorkerProcess
 from bench.sides import Described, Side
+from impls.names import nearest
 
 #: Sessions after which it is judged which cells need more; the first look is never the last for an accusation.
 LOOKS = (4, 6, 9, 14, 21, 32, 48)
@@ -65,8 +66,9 @@ class Duel:
         self._ceilings: dict[tuple[str, str], dict[str, Any]] = {}
         self._broken: set[str] = set()  # cells that failed are not tried again
         self._machine = [documents.machine_info(described.facts) for described in self.described]
+        process.check_threads(self.settings.threads)
         self._cpus = self.cpus or process.pick_cpus(self.settings.threads)
-        if not base:
+        if self.described[0].absent or not base:
             raise UserError(self._no_cells())
 
     def _chosen(self, described: Described) -> dict[str, Cell]:
@@ -77,7 +79,7 @@ class Duel:
     def _no_cells(self) -> str:
         base = self.described[0]
         if base.absent:
-            return f"base, {self.sides[0].told}, lacks {', '.join(base.absent)}: name implementations that it has"
+            return f"base, {self.sides[0].told}: {nearest('implementation', base.absent[0], base.known)}"
         some = "; ".join(itertools.islice(base.cells, 3))
         return f"--cells {','.join(self.patterns)}: fits none of {len(base.cells)} cells, such as {some}"
 

@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Described:
     absent: list[str]  # implementations that were named and are not there
     left_out: list[dict[str, Any]]
     facts: dict[str, Any]
+    known: list[str] = field(default_factory=list)  # all implementations of its registry
 
 
 def make(wish: Wish, folder: Path) -> tuple[Side, Side]:
@@ -91,8 +92,10 @@ def make(wish: Wish, folder: Path) -> tuple[Side, Side]:
         raise UserError(f"{what} are the same code ({_short(commits[0])}): nothing to compare")
     if wish.with_:
         pythons[1] = _with(wish.with_, pythons[1], folder / "with")
-    base = _side("base", wish.base or wish.head, top, commits[0], pythons[0], folder)
-    head = _side("head", wish.head, top, commits[1], pythons[1], folder)
+    named = [str(wish.base_python or ""), ", ".join(wish.with_) or str(wish.head_python or "")]
+    homes = [_Environment(python, name) for python, name in zip(pythons, named, strict=True)]
+    base = _side("base", wish.base or wish.head, top, commits[0], homes[0], folder)
+    head = _side("head", wish.head, top, commits[1], homes[1], folder)
     return base, head
 
 
@@ -141,7 +144,7 @@ def describe(side: Side, settings: Settings) -> Described:
         for phase in row["phases"]:
             cell = Cell(setting, point, phase)
             cells[cell.label] = cell
-    return Described(cells, answer["absent"], answer["left_out"], answer["facts"])
+    return Described(cells, answer["absent"], answer["left_out"], answer["facts"], answer["known"])
 
 
 def _paths(side: Side) -> list[Path]:
@@ -170,8 +173,14 @@ def _own(side: Side, target: str) -> str:
     return f"{inside}:{name}"
 
 
+@dataclass(frozen=True)
+class _Environment:
+    python: Path
+    named: str  # what people asked for; empty: the usual one
+
+
 def _side(
-    name: str, revision: str | None, top: Path | None, commit: dict[str, Any], python: Path, folder: Path
+    name: str, revision: str | None, top: Path | None, commit: dict[str, Any], environment: _Environment, folder: Path
 ) -> Side:
     code = folder / name / "code"
     code.mkdir(parents=True)
@@ -188,15 +197,16 @@ def _side(
         "backprop_files.py": OURS / "backprop_files.py",
     }.items():
         (home / link).symlink_to(target)
-    return Side(name, _told(revision, top, commit, python), commit, python, code, home)
+    told = _told(revision, top, commit, environment.named)
+    return Side(name, told, commit, environment.python, code, home)
 
 
 def _is_suite(code: Path) -> bool:
     return all((code / path).is_file() for path in SUITE)
 
 
-def _told(revision: str | None, top: Path | None, commit: Mapping[str, Any], python: Path) -> str:
-    where = "" if python == Path(sys.executable) else f" with {python}"
+def _told(revision: str | None, top: Path | None, commit: Mapping[str, Any], environment: str) -> str:
+    where = f" with {environment}" if environment else ""
     if top is None:
         return f"the code as installed{where}"
     if revision:

@@ -34,11 +34,11 @@ from scipy import special, stats
 from analysis import comparison, load, ratios
 from analysis.comparison import Comparison
 from backprop_files import write_json
-from bench import duel, estimate, process, sides, visits
+from bench import duel, process, sides
 from bench.plan import Settings
-from bench.process import WorkerProcess
 from bench.sides import Described, Side
-from bench.visits import Task
+from impls import registry
+from impls.problem import make_problem
 from tests.slowed import Extra, point_key
 
 ROOT = Path(__file__).parents[1]
@@ -119,22 +119,6 @@ class Checker:
             impl: [label for label, cell in self.described.cells.items() if cell.setting.entry.name == impl]
             for impl in IMPLEMENTATIONS
         }
-        self.usual_s = {label: seconds for impl in IMPLEMENTATIONS for label, seconds in self._usual(impl).items()}
-        self.element_s, self.call_s = _price_of_extra()
-
-    def _usual(self, impl: str) -> dict[str, float]:
-        """Seconds of each cell of an implementation, in one process: what seeded shares are shares of."""
-        cells = {label: self.described.cells[label] for label in self.by_impl[impl]}
-        tasks = {label: Task(cell.point, ("step",), 0.1) for label, cell in cells.items()}
-        setting = next(iter(cells.values())).setting
-        with tempfile.TemporaryDirectory() as folder:
-            worker = WorkerProcess(setting, self.cpus, None, Path(folder) / "log")
-            try:
-                worker.start("synthetic", 0)
-                visits.measure(worker, list(tasks.values()), self.rng)
-            finally:
-                worker.stop()
-        return {label: float(np.exp(estimate.quiet(task.results["step"]["seconds"]))) for label, task in tasks.items()}
 
     def draw(self, number: int) -> list[str]:
         """Twelve cells of two implementations, with the width axis of both."""
@@ -226,27 +210,48 @@ class Checker:
         return series.startswith(f"{impl} ")
 
     def _extra(self, cell: str, share: float) -> dict[str, int]:
-        """Elements whose tanh takes ``share`` of the cell's usual time; nothing where a call alone takes longer."""
-        wanted = share * self.usual_s[cell] - self.call_s
+        """Elements whose tanh makes the cell's step take ``1 + share`` times as long; nothing where a call does already."""
         point = self.described.cells[cell].point
-        elements = round(wanted / self.element_s)
+        problem = make_problem(point.network, point.n, 0)
+        step = Calibrated(registry.find(self._impl(cell)).prepare(problem, "cpu", "float32", 1))
+        elements = step.elements(share)
         return {point_key(point.network.layers, point.network.activation, point.n): elements} if elements > 0 else {}
 
 
-def _price_of_extra() -> tuple[float, float]:
-    """Seconds of an element, and of the call: the fastest of many."""
-    times = {}
-    for elements in (64, 4096, 16384):
-        work = Extra(elements)
-        taken = []
-        for _ in range(200):
-            start = time.perf_counter()
-            for _ in range(10):
-                work()
-            taken.append((time.perf_counter() - start) / 10)
-        times[elements] = min(taken)
-    element_s = (times[16384] - times[4096]) / (16384 - 4096)
-    return element_s, max(0.0, times[64] - 64 * element_s)
+class Calibrated:
+    """Finds how much extra work makes a step so much longer, in place: beside the step's own work, caches and all."""
+
+    def __init__(self, instance: Any) -> None:
+        self._instance = instance
+        self._iterations = 1
+        self._iterations = max(1, round(0.003 / min(self._seconds(instance.step) for _ in range(5))))
+
+    def elements(self, share: float) -> int:
+        """By the secant rule, thrice."""
+        found = share * self._seconds(self._instance.step) / 5e-10
+        for _ in range(3):
+            if found < 1:
+                return 0
+            excess = self._excess(round(found))
+            found *= min(4.0, max(0.0, share / excess)) if excess > 0 else 2.0
+        return round(found)
+
+    def _excess(self, elements: int) -> float:
+        step, extra = self._instance.step, Extra(elements)
+
+        def slow() -> None:
+            step()
+            extra()
+
+        times = [(self._seconds(step), self._seconds(slow)) for _ in range(40)]
+        return float(np.median([slow_s / own_s for own_s, slow_s in times])) - 1
+
+    def _seconds(self, call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        for _ in range(self._iterations):
+            call()
+        self._instance.synchronize()
+        return (time.perf_counter() - start) / self._iterations
 
 
 def _unsure(found: Comparison) -> int:

@@ -121,8 +121,8 @@ def test_a_pattern_that_fits_nothing_is_refused(make: Callable[..., Duel]) -> No
 
 def test_a_base_without_the_implementation_is_refused(make: Callable[..., Duel]) -> None:
     asked = make()
-    lacking = Described({}, ["numpy"], [], {})
-    with pytest.raises(UserError, match="lacks numpy"):
+    lacking = Described({}, ["numpi"], [], {}, ["numpy"])
+    with pytest.raises(UserError, match="base, base: unknown implementation 'numpi': did you mean 'numpy'"):
         Duel(asked.sides, (lacking, asked.described[1]), SETTINGS, asked.out)
 
 
