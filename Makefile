@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gpu example clean
+.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gate-check gpu \
+	example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -58,6 +59,10 @@ predict-check: venv  ## cells that were never measured, predicted, then measured
 	$(BIN)/backprop-bench run --profile quick --phases step --out reports/predict
 	$(BIN)/backprop-bench run --profile check --phases step --seed 7 --out reports/predict-new
 	$(BIN)/python -m analysis.predict_check reports/predict reports/predict-new
+
+gate-check: venv  ## the gate on A/A pairs and on seeded slowdowns (more than an hour)
+	rm -rf reports/gate-check
+	$(BIN)/python -m tests.gate_check
 
 # Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
 EXTRAP_VENV := .venv-extrap

@@ -37,9 +37,7 @@ from backprop_files import write_json
 from bench import duel, process, sides
 from bench.plan import Settings
 from bench.sides import Described, Side
-from impls import registry
-from impls.problem import make_problem
-from tests.slowed import Extra, point_key
+from tests.slowed import point_key
 
 ROOT = Path(__file__).parents[1]
 IMPLEMENTATIONS = ("numpy", "torch", "jax")
@@ -135,13 +133,14 @@ class Checker:
         name: str,
         cells: Collection[str],
         allow: float,
-        slowed: Mapping[str, Mapping[str, int]],
+        slowed: Mapping[str, Mapping[str, float]],
         judged: Callable[[Comparison, int], set[str]],
     ) -> tuple[Comparison, float]:
         """One gate as the command line runs it."""
         directory = self.out / name
         start = time.monotonic()
         os.environ["BACKPROP_BENCH_SLOWED"] = json.dumps(slowed)
+        os.environ["BACKPROP_BENCH_CALIBRATED"] = str((self.out / f"{name}-extra").absolute())
         some = Described({label: self.described.cells[label] for label in cells}, [], [], self.described.facts)
         settings = Settings(profile="smoke", phases=("step",), seed=self.rng.randrange(1 << 30))
         with tempfile.TemporaryDirectory() as folder:
@@ -209,49 +208,10 @@ class Checker:
     def _own(self, series: str, impl: str) -> bool:
         return series.startswith(f"{impl} ")
 
-    def _extra(self, cell: str, share: float) -> dict[str, int]:
-        """Elements whose tanh makes the cell's step take ``1 + share`` times as long; nothing where a call does already."""
+    def _extra(self, cell: str, share: float) -> dict[str, float]:
+        """The wrapper's order to make this cell's step ``1 + share`` times as long."""
         point = self.described.cells[cell].point
-        problem = make_problem(point.network, point.n, 0)
-        step = Calibrated(registry.find(self._impl(cell)).prepare(problem, "cpu", "float32", 1))
-        elements = step.elements(share)
-        return {point_key(point.network.layers, point.network.activation, point.n): elements} if elements > 0 else {}
-
-
-class Calibrated:
-    """Finds how much extra work makes a step so much longer, in place: beside the step's own work, caches and all."""
-
-    def __init__(self, instance: Any) -> None:
-        self._instance = instance
-        self._iterations = 1
-        self._iterations = max(1, round(0.003 / min(self._seconds(instance.step) for _ in range(5))))
-
-    def elements(self, share: float) -> int:
-        """By the secant rule, thrice."""
-        found = share * self._seconds(self._instance.step) / 5e-10
-        for _ in range(3):
-            if found < 1:
-                return 0
-            excess = self._excess(round(found))
-            found *= min(4.0, max(0.0, share / excess)) if excess > 0 else 2.0
-        return round(found)
-
-    def _excess(self, elements: int) -> float:
-        step, extra = self._instance.step, Extra(elements)
-
-        def slow() -> None:
-            step()
-            extra()
-
-        times = [(self._seconds(step), self._seconds(slow)) for _ in range(40)]
-        return float(np.median([slow_s / own_s for own_s, slow_s in times])) - 1
-
-    def _seconds(self, call: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        for _ in range(self._iterations):
-            call()
-        self._instance.synchronize()
-        return (time.perf_counter() - start) / self._iterations
+        return {point_key(point.network.layers, point.network.activation, point.n): share}
 
 
 def _unsure(found: Comparison) -> int:
