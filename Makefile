@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gpu example clean
+.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check history-check other-tools gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -58,6 +58,9 @@ predict-check: venv  ## cells that were never measured, predicted, then measured
 	$(BIN)/backprop-bench run --profile quick --phases step --out reports/predict
 	$(BIN)/backprop-bench run --profile check --phases step --seed 7 --out reports/predict-new
 	$(BIN)/python -m analysis.predict_check reports/predict reports/predict-new
+
+history-check: venv  ## steps found in planted histories, beside naive rules, and how long a large history takes
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.history_check
 
 # Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
 EXTRAP_VENV := .venv-extrap

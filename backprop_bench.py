@@ -271,23 +271,18 @@ def history_show(
     if as_json:
         print(json.dumps(store.document(found, shown), indent=1))
         return
-    names = store.labels(found.series)
-    table = Table(
-        "series", "quantity", "latest", "change", "commits", "steps, drift, watched", box=None, pad_edge=False
-    )
-    for column in table.columns[:5]:
+    header, *rows = store.table(found, shown)
+    table = Table(*header, box=None, pad_edge=False)
+    for column in table.columns[:-1]:
         column.no_wrap = True
+    for row in rows:
+        table.add_row(*map(escape, row))
     wide = console if console.is_terminal else Console(width=180)  # a log has no width of its own
-    for one in shown:
-        what = found.found[one.id]
-        change = store.percent(what.get("change"), one.logarithmic)
-        told = store.told(one, what)
-        table.add_row(
-            *map(escape, (names[one.id], one.quantity, store.value_told(one, what), change, str(what["commits"]), told))
-        )
     wide.print(table)
     if len(shown) < len(chosen):
         wide.print(f"{len(chosen) - len(shown)} more series: --limit 0 shows all")
+    for machine_told in store.machines_told(found, chosen):
+        wide.print(f"machine {escape(machine_told)}")
     for note in store.notes(found, chosen):
         wide.print(f"[yellow]note:[/yellow] {escape(note)}")
 

@@ -10,8 +10,8 @@ than ``LEAST_SIZE``, and whose t² in this model exceeds what chance reaches in 
 
 * **Noise** comes from differences of neighbours, their outliers clipped, so that neither steps nor drift nor spikes enter
   it; φ from how much further commits two apart differ; variances are multiplied by (1 + φ) / (1 - φ).
-* **Spikes** are points further than ``SPIKE`` σ from the median of the ``LEAST_COMMITS`` commits on either side, in runs
-  too short for a level.  They are marked and take no further part.
+* **Spikes** are levels shorter than ``LEAST_COMMITS``: one commit that is ``SPIKE`` σ away, or a few that together are as
+  clearly so.  They are marked and take no further part.
 * **The end.**  Up to ``LEAST_COMMITS`` - 1 last commits that differ from those before are *watched*: they are no step yet,
   may be a spike, and take no part in the fit.
 * **Candidates** come from PELT (Killick, Fearnhead & Eckley 2012, *JASA* 107:1590) in the library ``ruptures`` (Truong,
@@ -43,11 +43,13 @@ from analysis.statistics import Floats, Interval
 LEAST_COMMITS = 5
 #: Fewer commits have no steps: two levels.
 LEAST_HISTORY = 2 * LEAST_COMMITS
+#: Shorter histories have no drift: it could not be told from a level or two.
+LEAST_DRIFTING = 2 * LEAST_HISTORY
 #: Smaller steps are of no interest (log, or in an exponent).
 LEAST_SIZE = 0.01
 #: Steps found by chance in a history without any.
 FALSE_ALARM = 0.002
-#: Points so many σ away from their neighbourhood's median are spikes; the last commits so many σ away are watched.
+#: A commit so many σ away from those around it is a spike; last commits so many standard errors away are watched.
 SPIKE, WATCH = 5.0, 4.5
 #: Noise is never taken to be less: a tenth of a per cent.
 LEAST_NOISE = 1e-3
@@ -168,26 +170,36 @@ def _spread(differences: Floats) -> float:
 
 
 def _spikes(y: Floats, sigma: float) -> np.ndarray:
-    """Positions far from the median of their neighbourhood, in runs too short for a level; never the last commits.
-
-    Near either end, where half of a neighbourhood may be another level, a spike is far from both halves of it.
+    """Positions of excursions: levels too short to be any that lie ``SPIKE`` standard errors or more from the one before
+    and from the one after, both in the same direction.  The shortest are taken out first, the last level never.
     """
-    reach, count = LEAST_COMMITS, len(y)
-    far = np.zeros(count, bool)
-    if count > 2 * reach:
-        middles = np.median(np.lib.stride_tricks.sliding_window_view(y, 2 * reach + 1), axis=1)
-        far[reach:-reach] = np.abs(y[reach:-reach] - middles) > SPIKE * sigma
-    for i in {*range(min(reach, count)), *range(max(count - reach, 0), count)}:
-        halves = [half for half in (y[max(i - reach, 0) : i], y[i + 1 : i + 1 + reach]) if len(half)]
-        away = np.array([y[i] - np.median(half) for half in halves])
-        far[i] = np.all(away > SPIKE * sigma) or np.all(away < -SPIKE * sigma)
-    runs = [run for run in _runs(far) if run[1] - run[0] < LEAST_COMMITS and run[1] < count]
-    return np.array([i for start, stop in runs for i in range(start, stop)], int)
+    found = np.zeros(len(y), bool)
+    while (~found).sum() > 1:
+        calm = np.flatnonzero(~found)
+        levels = _levels(y[calm], sigma)
+        short = [level for level in levels[:-1] if level[1] - level[0] < LEAST_COMMITS]
+        away = [level for level in short if _is_excursion(y[calm], levels, level, sigma)]
+        if not away:
+            break
+        least = min(stop - start for start, stop in away)
+        for start, stop in away:
+            found[calm[start:stop]] |= stop - start == least
+    return np.flatnonzero(found)
 
 
-def _runs(marks: np.ndarray) -> Iterable[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], marks.astype(int), [0]])))
-    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+def _levels(y: Floats, sigma: float) -> list[tuple[int, int]]:
+    """Runs of one level, however short: it takes two changes to leave a level and come back, so each costs half a spike."""
+    search = ruptures.KernelCPD(kernel="linear", min_size=1)
+    return list(pairwise([0, *search.fit(y[:, None]).predict(pen=SPIKE**2 / 2 * sigma**2)]))
+
+
+def _is_excursion(y: Floats, levels: list[tuple[int, int]], one: tuple[int, int], sigma: float) -> bool:
+    place = levels.index(one)
+    scores = []
+    for other in levels[max(place - 1, 0) : place] + levels[place + 1 : place + 2]:
+        a, b = y[slice(*one)], y[slice(*other)]
+        scores.append(float(a.mean() - b.mean()) / (sigma * math.sqrt(1 / len(a) + 1 / len(b))))
+    return min(scores) >= SPIKE or max(scores) <= -SPIKE
 
 
 def _watched(y: Floats, sigma: float) -> Watched | None:
@@ -276,6 +288,8 @@ class _Series:
 def _best(series: _Series) -> _Fit:
     """The smooth part and the steps with the least penalised sum of squares."""
     flat = _refined(series, (), ())
+    if len(series.y) < LEAST_DRIFTING:
+        return flat
     grid = _grid(len(series.y))
     with_curve = series.fit(grid, flat.places)
     gain = (flat.squares - with_curve.squares) / series.sigma**2

@@ -500,18 +500,22 @@ def labels(series: Sequence[Series]) -> dict[int, str]:
 
 def notes(history: History, series: Iterable[Series]) -> list[str]:
     """What must be said beside any list: machine classes that are never joined."""
-    ids = list(dict.fromkeys(one.machine for one in series))
-    if len(ids) < 2:
-        return []
-    told = "; ".join(f"{m.digest} ({m.name}, {len(m.commits)} commits)" for m in (history.machines[i] for i in ids))
-    return [f"{len(ids)} machine classes, whose times do not compare: each has series of its own. {told}"]
+    count = len({one.machine for one in series})
+    return [f"{count} machine classes, whose times do not compare: each has series of its own."] if count > 1 else []
+
+
+def machines_told(history: History, series: Iterable[Series]) -> list[str]:
+    """Machine classes in words."""
+    machines = [history.machines[i] for i in dict.fromkeys(one.machine for one in series)]
+    return [f"{m.digest} ({m.name}): {len(m.commits)} commit{'s' * (len(m.commits) != 1)}" for m in machines]
 
 
 def percent(share: float | None, logarithmic: bool = True) -> str:
     """A change with its sign, ``+3.1 %``; of exponents ``+0.031``."""
     if share is None:
         return "–"
-    return f"{share:+.1%}".replace("%", " %") if logarithmic else f"{share:+.3f}"
+    text = f"{share:+.1%}".replace("%", "\N{NO-BREAK SPACE}%") if logarithmic else f"{share:+.3f}"
+    return text.replace("-", "−")
 
 
 def step_told(series: Series, step: dict[str, Any]) -> str:
@@ -540,6 +544,21 @@ def told(series: Series, found: dict[str, Any]) -> str:
         low, high = (percent(drift[key], series.logarithmic) for key in ("low", "high"))
         lines.append(f"drift: {percent(drift['value'], series.logarithmic)} [{low}, {high}] from first to last")
     return "\n".join(lines)
+
+
+def table(history: History, series: Sequence[Series]) -> list[tuple[str, ...]]:
+    """A heading, and a row for each series; machine classes are named where there are several."""
+    names = labels(history.series)
+    several = len({one.machine for one in history.series}) > 1
+    machine = ("machine",) if several else ()
+    found = [("series", "quantity", *machine, "latest", "change", "commits", "steps, drift, watched")]
+    for one in series:
+        what = history.found[one.id]
+        where = (history.machines[one.machine].digest,) if several else ()
+        change = percent(what.get("change"), one.logarithmic)
+        latest = value_told(one, what)
+        found.append((names[one.id], one.quantity, *where, latest, change, str(what["commits"]), told(one, what)))
+    return found
 
 
 def value_told(series: Series, found: dict[str, Any]) -> str:

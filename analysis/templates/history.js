@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const cards = document.getElementById("cards"), tip = document.getElementById("tip"), form = document.getElementById("filters");
-  const SVG = "http://www.w3.org/2000/svg", PAGE = 60, LEFT = 52, RIGHT = 12, TOP = 18, BOTTOM = 22;
+  const SVG = "http://www.w3.org/2000/svg", PAGE = 60, LEFT = 52, RIGHT = 12, TOP = 28, BOTTOM = 22;
   const KINDS = { time: "time", exponents: "exponents", memory: "memory", costs: "overhead and costs", law: "winning law", machine: "machine" };
 
   const make = (tag, attributes = {}, ...children) => {
@@ -65,15 +65,13 @@
       (!form.elements.steps.checked || s.steps.length > 0);
   };
   let chosen = [], limit = PAGE;
-  const watch = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) chart(entry.target);
-  }, { rootMargin: "600px" });
   const resized = new ResizeObserver((entries) => {
-    for (const entry of entries) if (entry.target.width && Math.abs(entry.target.width - entry.contentRect.width) > 1) chart(entry.target);
+    for (const entry of entries) if (entry.target.drawn && Math.abs(entry.target.drawn - entry.contentRect.width) > 1) chart(entry.target);
   });
 
   const show = () => {
-    watch.disconnect(); resized.disconnect(); hide();
+    resized.disconnect();
+    hide();
     chosen = data.series.filter(matches);
     const steps = chosen.filter((s) => s.steps.length).length;
     const machines = new Set(chosen.map((s) => s.m)).size;
@@ -85,6 +83,7 @@
       more.addEventListener("click", () => { limit += PAGE; show(); });
       cards.append(more);
     }
+    cards.querySelectorAll(".chart").forEach(chart);
   };
   form.addEventListener("input", () => { limit = PAGE; show(); });
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -118,7 +117,6 @@
     const svg = draw("svg", { class: "chart", tabindex: "0", role: "img", "aria-label": summary(series, latest) });
     svg.series = series;
     found.append(svg, make("ul", { class: "what" }, ...lineOf(series)));
-    watch.observe(svg);
     resized.observe(svg);
     return found;
   };
@@ -167,26 +165,26 @@
   function chart(svg) {
     const series = svg.series, box = svg.getBoundingClientRect(), width = box.width, height = box.height;
     if (!width) return;
-    svg.width = width;
+    svg.drawn = width;
     svg.setAttribute("viewBox", "0 0 " + width + " " + height);
     const commits = data.machines[series.m].commits;
     const first = placeOf(series, 0), last = placeOf(series, series.n - 1);
     const [low, high] = ends(series);
     const x = (place) => LEFT + (last > first ? (place - first) / (last - first) : 0.5) * (width - LEFT - RIGHT);
     const y = (v) => TOP + (1 - (v - low) / (high - low)) * (height - TOP - BOTTOM);
-    const kept = (v) => Math.max(TOP - 6, Math.min(height - BOTTOM + 4, y(v)));
+    const kept = (v) => Math.max(TOP - 2, Math.min(height - BOTTOM + 2, y(v)));
     const parts = [];
     const [size, name] = scaled(low, high, series.unit);
     for (const t of ticks(low / size, high / size, 3)) {
       parts.push(draw("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(t * size), y2: y(t * size) }));
       parts.push(draw("text", { x: LEFT - 6, y: y(t * size) + 4, "text-anchor": "end" }, plain(t, 5)));
     }
-    if (name) parts.push(draw("text", { x: 2, y: 10 }, name));
+    if (name) parts.push(draw("text", { x: 2, y: 14 }, name));
     dates(parts, commits, first, last, x, width, height);
     for (const step of series.steps) {
       const left = x(placeOf(series, step.before)), right = x(placeOf(series, step.after));
       const middle = (left + right) / 2, span = Math.max(right - left, 4);
-      parts.push(draw("rect", { class: "band " + colour(series, step.value), x: middle - span / 2, y: TOP - 4, width: span, height: height - TOP - BOTTOM + 6 }));
+      parts.push(draw("rect", { class: "band " + colour(series, step.value), x: middle - span / 2, y: TOP - 8, width: span, height: height - TOP - BOTTOM + 10 }));
     }
     const spikes = new Set(series.spikes), since = series.watched ? series.watched.since : series.n;
     let bars = "", dots = "";
@@ -195,7 +193,7 @@
       if (v === null) return;
       const at = x(placeOf(series, i)).toFixed(1), e = series.e[i] || 0;
       if (e) bars += "M" + at + " " + kept(series.log ? v * Math.exp(-e) : v - e).toFixed(1) + "V" + kept(series.log ? v * Math.exp(e) : v + e).toFixed(1);
-      if (spikes.has(i)) late.push(draw("circle", { class: "hollow", cx: at, cy: kept(v), r: 3 }));
+      if (spikes.has(i)) late.push(spike(Number(at), v, kept(v), v > high ? -1 : v < low ? 1 : 0));
       else if (i >= since) late.push(draw("circle", { class: "waiting", cx: at, cy: kept(v), r: 3.2 }));
       else dots += "M" + at + " " + kept(v).toFixed(1) + "h0";
     });
@@ -208,7 +206,7 @@
       const middle = (x(placeOf(series, step.before)) + x(placeOf(series, step.after))) / 2;
       const at = Math.min(Math.max(middle, LEFT + half), width - RIGHT - half);
       if (at - half < free) continue;
-      parts.push(draw("text", { class: "halo " + colour(series, step.value), x: at, y: TOP - 7, "text-anchor": "middle" }, text));
+      parts.push(draw("text", { class: "halo " + colour(series, step.value), x: at, y: 14, "text-anchor": "middle" }, text));
       free = at + half + 6;
     }
     for (const [i, changed] of data.machines[series.m].versions) {
@@ -221,6 +219,9 @@
     svg.at = { x, kept, height };
     if (!svg.ready) listen(svg);
   }
+  const spike = (x, v, y, beyond) => beyond  // an arrow where it lies outside the drawing
+    ? draw("path", { class: "hollow", d: "M" + (x - 4) + " " + (y - 2 * beyond) + "h8l-4 " + 6 * beyond + "z" })
+    : draw("circle", { class: "hollow", cx: x, cy: y, r: 3 });
   const dates = (parts, commits, first, last, x, width, height) => {
     const count = Math.max(2, Math.floor((width - LEFT) / 130));
     let free = -Infinity;
