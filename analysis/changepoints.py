@@ -430,7 +430,7 @@ def _moved(series: _Series, fit: _Fit) -> _Fit:
         low = fit.knots[k - 1] + LEAST_COMMITS if k else 0
         high = (fit.knots[k + 1] if k + 1 < len(fit.knots) else count) - LEAST_COMMITS
         tried = range(low, high, 2)
-        if not tried:
+        if not tried or fit.knots[k] == 0:  # a slope from the first commit on is no bend
             continue
         best = tried[int(np.argmax(_gains(series, fit, 1 + k, series.hinges(tried))))]
         fit = series.fit((*fit.knots[:k], best, *fit.knots[k + 1 :]), fit.places)

@@ -212,7 +212,7 @@ def _number(value: float | None) -> float | None:
 
 def read(db: Path) -> History:
     """Machines, series and what changed in each, found anew (and kept in the file) where runs were added since."""
-    with history_store.reading(db) as connection:
+    with history_store.reading(db) as connection, history_store.rows_trusted():
         machines = _machines(connection)
         rows = connection.execute(f"SELECT {', '.join(Series.__dataclass_fields__)} FROM series ORDER BY id")
         series = tuple(Series(*row) for row in rows)
@@ -614,12 +614,11 @@ def export(db: Path, form: str) -> str:
     """The long table as ``csv`` or ``json``.  Raises UserError for another form."""
     if form not in ("csv", "json"):
         raise UserError(f"--format {form}: choose csv or json")
-    with history_store.reading(db) as connection:
+    with history_store.reading(db) as connection, history_store.rows_trusted():
         found = list(rows(connection))
-    if form == "json":
-        return json.dumps(
-            [row | {"libraries": json.loads(row["libraries"])} for row in found], allow_nan=False, indent=0
-        )
+        if form == "json":
+            plain = [row | {"libraries": json.loads(row["libraries"])} for row in found]
+            return json.dumps(plain, allow_nan=False, indent=0)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()

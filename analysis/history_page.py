@@ -31,7 +31,7 @@ def write_page(db: Path, out: Path, repo_url: str = "") -> Path:
     pattern = commit_pattern(repo_url) if repo_url else _remote_pattern()
     found = history.read(db)
     series = history.ranked(found, history.select(found))
-    with history_store.reading(db) as connection:
+    with history_store.reading(db) as connection, history_store.rows_trusted():
         values = history.points(connection, found.machines, series)
     environment = Environment(
         loader=PackageLoader("analysis"),

@@ -106,6 +106,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"file:{quote(str(path.resolve()))}?mode={mode}", uri=True, timeout=WAIT_S, isolation_level=None
     )
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
@@ -123,8 +124,17 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise UserError(f"{path}: {error}; nothing was changed in it") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what it cannot read
         raise UserError(f"{path}: is damaged ({error}); restore it from a copy, it was left as it is") from error
+
+
+@contextmanager
+def rows_trusted() -> Iterator[None]:
+    """While rows are made into objects: what they cannot hold was not written by us."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"a row holds what cannot be: {' '.join(str(error).split())}") from error
 
 
 def _check_header(path: Path) -> None:
