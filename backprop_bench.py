@@ -259,7 +259,7 @@ def history_show(
     cell: Annotated[str, typer.Option(help="cells whose name holds this: n=64, or 64-128-10")] = "",
     quantity: Annotated[str, typer.Option(help="time, exponents, memory, costs, law, machine, or one quantity")] = "",
     machine: Annotated[str, typer.Option(help="machine class: its id, or a part of its name")] = "",
-    limit: Annotated[int, typer.Option(help="series at most, those with steps first; 0 for all")] = 30,
+    limit: Annotated[int, typer.Option(min=0, help="series at most, those with steps first; 0 for all")] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
     """Series with their latest values and what changed in them."""

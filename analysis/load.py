@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Run:
     notes: list[str]
     machine: dict[str, Any]
     measured_at: str
-    commit: dict[str, Any]
+    commit: dict[str, Any] = field(default_factory=dict)
 
 
 def load(paths: Sequence[Path]) -> Run:

@@ -109,7 +109,7 @@
   };
   const card = (series) => {
     const several = data.machines.length > 1 ? ", " + data.machines[series.m].name : "";
-    const title = make("h3", {}, series.name, " ", make("small", {}, series.q + several));
+    const title = make("h3", {}, series.name, make("small", {}, series.q + several));
     const latest = series.text !== undefined ? series.text : told(series.v[series.n - 1], series.unit);
     const head = make("div", { class: "head" }, title, make("span", { class: "latest" }, latest));
     const found = make("article", { class: "card", id: "series-" + series.id }, head);
@@ -125,6 +125,7 @@
     const count = series.switches.length;
     items.push(make("li", { class: "muted" }, count ? "changed " + count + " time" + (count > 1 ? "s" : "") + " in " + series.n + " commits" : "the same in all " + series.n + " commits"));
     found.append(make("ul", { class: "what" }, ...items));
+    found.classList.add("law");
     return found;
   };
   const summary = (series, latest) => series.name + ", " + series.q + ": " + series.n + " commits, latest " + latest + "; " +
