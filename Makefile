@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gate-check gpu \
-	example clean
+.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gate-check \
+	history-check gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -63,6 +63,9 @@ predict-check: venv  ## cells that were never measured, predicted, then measured
 gate-check: venv  ## the gate on A/A pairs and on seeded slowdowns (more than an hour)
 	rm -rf reports/gate-check
 	$(BIN)/python -m tests.gate_check
+
+history-check: venv  ## steps found in planted histories, beside naive rules, and how long a large history takes
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.history_check
 
 # Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
 EXTRAP_VENV := .venv-extrap

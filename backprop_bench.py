@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from backprop_files import UserError
+from backprop_files import UserError, write_whole
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison
@@ -415,6 +415,93 @@ def _tell_noise(threads: int, as_json: bool) -> None:
         )
     console.print(table)
     console.print(f"{found[0].processes} fresh processes of {noise.IMPLEMENTATION}; changes told apart at 95 %")
+
+
+history = typer.Typer(no_args_is_help=True, help="What changed from commit to commit: one file that runs are added to.")
+app.add_typer(history, name="history")
+_Db = Annotated[Path, typer.Option("--db", help="the history's one file")]
+_DB = Path("history.db")
+
+
+@history.command(name="add")
+def history_add(
+    run: Annotated[Path, typer.Argument(help="run directory or pytest-benchmark JSON file")],
+    db: _Db = _DB,
+    commit: Annotated[str, typer.Option(help="id of the commit that was measured, where the run does not tell")] = "",
+    commit_time: Annotated[str, typer.Option(help="when it was committed: 2026-01-31T12:00:00Z")] = "",
+) -> None:
+    """Add a run: its cells, exponents, overhead, laws and memory."""
+    from analysis import history as store
+    from analysis.history_record import record
+
+    console.print(store.add(db, record(run, commit, commit_time)), markup=False, soft_wrap=True)
+    store.read(db)  # finds what changed now, so that whoever looks need not wait
+
+
+@history.command(name="show")
+def history_show(
+    db: _Db = _DB,
+    impl: Annotated[str, typer.Option(help="implementation")] = "",
+    phase: Annotated[str, typer.Option(help="step, forward, loss, backward, update or memory")] = "",
+    cell: Annotated[str, typer.Option(help="cells whose name holds this: n=64, or 64-128-10")] = "",
+    quantity: Annotated[str, typer.Option(help="time, exponents, memory, costs, law, machine, or one quantity")] = "",
+    machine: Annotated[str, typer.Option(help="machine class: its id, or a part of its name")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="series at most, those with steps first; 0 for all")] = 30,
+    as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
+) -> None:
+    """Series with their latest values and what changed in them."""
+    from analysis import history as store
+
+    found = store.read(db)
+    chosen = store.ranked(found, store.select(found, impl, phase, cell, machine, quantity))
+    shown = chosen[: limit or None]
+    if as_json:
+        print(json.dumps(store.document(found, shown), indent=1))
+        return
+    header, *rows = store.table(found, shown)
+    table = Table(*header, box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for row in rows:
+        table.add_row(*map(escape, row))
+    wide = console if console.is_terminal else Console(width=180)  # a log has no width of its own
+    wide.print(table)
+    if len(shown) < len(chosen):
+        wide.print(f"{len(chosen) - len(shown)} more series: --limit 0 shows all")
+    for machine_told in store.machines_told(found, chosen):
+        wide.print(f"machine {escape(machine_told)}")
+    for note in store.notes(found, chosen):
+        wide.print(f"[yellow]note:[/yellow] {escape(note)}")
+
+
+@history.command(name="export")
+def history_export(
+    db: _Db = _DB,
+    form: Annotated[str, typer.Option("--format", help="csv or json")] = "csv",
+    out: Annotated[Path | None, typer.Option(help="file to write (default: standard output)")] = None,
+) -> None:
+    """The long table: one row for each number of each run, with stable columns."""
+    from analysis import history as store
+
+    text = store.export(db, form)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_whole(out, text)
+
+
+@history.command(name="page")
+def history_page(
+    db: _Db = _DB,
+    out: Annotated[Path, typer.Option(help="page to write")] = Path("history.html"),
+    repo_url: Annotated[
+        str, typer.Option(help="where commits can be seen, or a pattern with {id} (default: the git remote's)")
+    ] = "",
+) -> None:
+    """One page with every series, that needs no network."""
+    from analysis.history_page import write_page
+
+    console.print(f"page: {write_page(db, out, repo_url).resolve()}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

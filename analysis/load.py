@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class Run:
 
     ``entries`` has the columns of ``CELL_KEYS`` (``layers`` as text, ``64-128-10``) and ``raw_s`` (median seconds),
     ``time_s`` (normalised, see ``analysis.normalise``), ``rounds``, ``operations_product`` and ``operations_total`` of
-    the row's phase, ``inputs`` and ``outputs``.
+    the row's phase, ``inputs`` and ``outputs``.  ``commit`` is pytest-benchmark's ``commit_info``, dirty if any file's was,
+    with the ids of ``others`` where files are of several.
     """
 
     entries: pd.DataFrame
@@ -67,6 +68,7 @@ class Run:
     notes: list[str]
     machine: dict[str, Any]
     measured_at: str
+    commit: dict[str, Any] = field(default_factory=dict)
 
 
 def load(paths: Sequence[Path]) -> Run:
@@ -95,7 +97,17 @@ def load(paths: Sequence[Path]) -> Run:
         notes=list(dict.fromkeys([*(str(note) for part in ours for note in part.get("notes") or []), *notes])),
         machine=dict(newest.get("machine_info") or {}),
         measured_at=str(newest.get("datetime", "")),
+        commit=_commit(newest, [document for _, document in documents]),
     )
+
+
+def _commit(newest: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The newest file's ``commit_info``; empty where there is none."""
+    found = [info if isinstance(info := document.get("commit_info"), dict) else {} for document in documents]
+    own = newest.get("commit_info")
+    own = own if isinstance(own, dict) else {}
+    others = sorted({str(info["id"]) for info in found if info.get("id")} - {str(own.get("id"))})
+    return own | {"dirty": any(info.get("dirty") for info in found), "others": others}
 
 
 def _name(paths: Sequence[Path]) -> str:

@@ -52,6 +52,18 @@ def quiet(times: np.ndarray) -> float:
     return float(np.log(np.sort(times)[:count]).mean())
 
 
+def reference_s(entries: pd.DataFrame) -> dict[str, float]:
+    """Seconds of the product kernel in the run's quiet moments, by device: what normalised times are multiples of.
+
+    Devices on which some cell has no product beside it are left out, since there raw seconds may stand in.
+    """
+    found = {}
+    for device, rows in entries.groupby("device"):
+        if rows["references"].map(lambda times: "product" in times).all():
+            found[str(device)] = float(np.exp(_usual(rows)["product"]))
+    return found
+
+
 def _usual(rows: pd.DataFrame) -> dict[str, float]:
     """Of every kernel, the log of its usual quiet time over the whole run on a device."""
     return {
