@@ -34,8 +34,9 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
     cells["rounds"] = grouped["rounds"].sum()
     cells["settled"] = grouped["settled"].all()
     cells["dropped_rounds"] = grouped["dropped_rounds"].sum()
-    cells["first_call_s"] = grouped["first_call_s"].max()  # later passes find compiled code
-    cells["peak_bytes"] = grouped["peak_bytes"].max()
+    every = entries.groupby(IDENTITY, sort=False)  # the first pass tells these, disturbed or not
+    cells["first_call_s"] = every["first_call_s"].max()  # later passes find compiled code
+    cells["peak_bytes"] = every["peak_bytes"].max()
     cells["estimated_bytes"] = grouped["estimated_bytes"].first()
     cells = _with_series(cells.reset_index())
     ceiling = ceilings(entries)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis import cells, load
 from analysis.normalise import IDENTITY, kept, normalise, quiet
+from tests import planted_comparison
 
 CEILING, USUAL = 1e11, 1e-3
 ROUNDS = 20
@@ -110,3 +114,10 @@ def test_quiet_is_the_mean_of_the_fastest_one_in_five_three_at_most() -> None:
     assert quiet(np.array([3.0, 1.0, 2.0])) == pytest.approx(0.0)
     assert quiet(np.arange(1, 11.0)) == pytest.approx(np.log([1, 2]).mean())
     assert quiet(np.arange(1, 101.0)) == pytest.approx(np.log([1, 2, 3]).mean())
+
+
+def test_memory_that_a_disturbed_pass_told_is_kept(tmp_path: Path) -> None:
+    run = load.load([planted_comparison.write(tmp_path) / "base"])
+    found = cells.table(run.entries.assign(disturbed=run.entries["pass"] == 1))
+    assert (found["peak_bytes"] > 0).all()
+    assert (found["passes"] == 5).all()
