@@ -31,11 +31,11 @@ EXIT: Mapping[Outcome, int] = {"nothing slower": 0, "slower": 1, "cannot tell": 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of one cell on both sides."""
+    """Peak bytes of one cell on both sides; None where HEAD no longer tells them."""
 
     cell: str
     base_bytes: int
-    head_bytes: int
+    head_bytes: int | None
     larger: bool
 
 
@@ -150,11 +150,13 @@ def _same_machine(directory: Path, machines: Sequence[Mapping[str, Any]]) -> Non
 
 
 def _memory(rows: pd.DataFrame, allow: float) -> list[Memory]:
-    """Cells whose peak is known on both sides: it is exact, so one session tells."""
+    """Cells whose peak BASE tells: it is exact, so one session is enough."""
     numbers = rows.assign(a=pd.to_numeric(rows["peak_bytes"]), b=pd.to_numeric(rows["peak_bytes_head"]))
-    peaks = numbers[numbers["phase"] == "step"].groupby("cell")[["a", "b"]].max().dropna()
+    peaks = numbers[numbers["phase"] == "step"].groupby("cell")[["a", "b"]].max().dropna(subset=["a"])
     return [
-        Memory(str(cell), int(a), int(b), bool(b > a * (1 + allow) and b - a >= LEAST_BYTES))
+        Memory(str(cell), int(a), None, False)
+        if np.isnan(b)
+        else Memory(str(cell), int(a), int(b), bool(b > a * (1 + allow) and b - a >= LEAST_BYTES))
         for cell, a, b in peaks.itertuples()
     ]
 
@@ -180,7 +182,7 @@ def _judge(
     failing += [
         f"{row.cell}: peak memory {row.head_bytes / row.base_bytes - 1:+.1%}, {row.base_bytes:,} to {row.head_bytes:,} bytes"
         for row in memory
-        if row.larger
+        if row.larger and row.head_bytes
     ]
     if failing:
         return "slower", failing
@@ -191,6 +193,7 @@ def _judge(
     ]
     measured = {ratio.cell for ratio in cells} | {row["cell"] for row in duel["failed"]}
     unsure += [f"{cell}: was not measured" for cell in duel["cells"] if cell not in measured]
+    unsure += [f"{row.cell}: its peak memory is not told in HEAD" for row in memory if row.head_bytes is None]
     unsure += [_doubt(ratio, allow, len(duel["looks"])) for ratio in cells if not ratio.cleared]
     return ("cannot tell", unsure) if unsure else ("nothing slower", [])
 

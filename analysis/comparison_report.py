@@ -123,9 +123,9 @@ def memory_rows(found: Comparison) -> list[dict[str, str]]:
         {
             "cell": row.cell,
             "base": f"{row.base_bytes:,}",
-            "head": f"{row.head_bytes:,}",
-            "change": f"{row.head_bytes / row.base_bytes - 1:+.1%}",
-            "word": "larger" if row.larger else "within the allowance",
+            "head": "–" if row.head_bytes is None else f"{row.head_bytes:,}",
+            "change": "–" if row.head_bytes is None else f"{row.head_bytes / row.base_bytes - 1:+.1%}",
+            "word": "larger" if row.larger else "cannot tell" if row.head_bytes is None else "within the allowance",
         }
         for row in found.memory
         if row.base_bytes != row.head_bytes

@@ -72,6 +72,17 @@ def test_memory_is_exact(tmp_path: Path) -> None:
     assert "peak memory +20.0%" in found.reasons[0]
 
 
+def test_memory_that_head_no_longer_tells_is_no_silence(tmp_path: Path) -> None:
+    planted.write(tmp_path)
+    path = tmp_path / "head" / "data" / "numpy-pass1.json"
+    document = json.loads(path.read_text())
+    document["benchmarks"][0]["extra_info"]["peak_bytes"] = None
+    path.write_text(json.dumps(document))
+    found = comparison.compare(tmp_path, 0.05)
+    assert found.exit_code == 4
+    assert "peak memory is not told in HEAD" in found.reasons[0]
+
+
 def test_machines_that_differ_are_refused(tmp_path: Path) -> None:
     other = {**planted.MACHINE, "cpu_model": "another"}
     planted.write(tmp_path, machines=(planted.MACHINE, other))

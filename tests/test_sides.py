@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,37 @@ def test_machines_that_differ_are_refused() -> None:
     with pytest.raises(UserError, match="libraries"):
         sides.same_machine(same, other, environments=False)
     sides.same_machine(same, other, environments=True)
+
+
+def wheel(folder: Path, name: str, version: str) -> Path:
+    """A distribution of nothing but its name."""
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}/__init__.py", f"__version__ = '{version}'\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def test_another_version_of_a_library_is_heads_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare").mkdir()
+    monkeypatch.chdir(tmp_path / "bare")
+    given = str(wheel(tmp_path, "autograd", "99.0"))
+    base, head = sides.make(Wish(with_=(given,)), tmp_path / "sides")
+    assert head.told == f"the code as installed with {given}"
+    before, after = sides.describe(base, SMOKE), sides.describe(head, SMOKE)
+    assert after.facts["libraries"]["autograd"] == "99.0"
+    assert before.facts["libraries"].get("autograd") != "99.0"
+    assert after.facts["libraries"]["numpy"] == before.facts["libraries"]["numpy"]
+    assert before.cells.keys() == after.cells.keys()
+
+
+def test_a_library_that_cannot_be_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--with \./nothing-here\.whl: ") as caught:
+        sides.make(Wish(with_=("./nothing-here.whl",)), tmp_path / "sides")
+    assert "\n" not in str(caught.value)
