@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,58 +131,43 @@ Markdown = Annotated[Path | None, typer.Option(help="also write the table there,
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result there, for scripts")]
 
 
-@app.command()
-def ab(
-    base: Base = None,
-    head: Head = None,
-    cells: Cells = "",
-    impls: Compared = "",
-    impl: Own = None,
-    profile: Profile = "smoke",
-    phases: Phases = "step",
-    device: Device = "cpu",
-    threads: Threads = 1,
-    dtype: Dtype = "",
-    base_python: BasePython = None,
-    head_python: HeadPython = None,
-    with_: With = None,
-    allow: Allow = 0.05,
-    budget: Seconds = 300.0,
-    seed: Seed = 0,
-    out: Out = None,
-    from_: From = None,
-    markdown: Markdown = None,
-    json_file: Json = None,
-) -> None:
-    """Two revisions, environments or versions of a library side by side: faster, same, slower or cannot tell."""
-    _compare(locals(), words=True)
+def _comparing(words: bool) -> Callable[..., None]:
+    """The command of ``ab``, which tells each cell's word, and of ``gate``, which wants them cleared and exits by that."""
+
+    def command(
+        base: Base = None,
+        head: Head = None,
+        cells: Cells = "",
+        impls: Compared = "",
+        impl: Own = None,
+        profile: Profile = "smoke",
+        phases: Phases = "step",
+        device: Device = "cpu",
+        threads: Threads = 1,
+        dtype: Dtype = "",
+        base_python: BasePython = None,
+        head_python: HeadPython = None,
+        with_: With = None,
+        allow: Allow = 0.05,
+        budget: Seconds = 300.0,
+        seed: Seed = 0,
+        out: Out = None,
+        from_: From = None,
+        markdown: Markdown = None,
+        json_file: Json = None,
+    ) -> None:
+        code = _compare(locals(), words)
+        raise typer.Exit(0 if words else code)
+
+    return command
 
 
-@app.command()
-def gate(
-    base: Base = None,
-    head: Head = None,
-    cells: Cells = "",
-    impls: Compared = "",
-    impl: Own = None,
-    profile: Profile = "smoke",
-    phases: Phases = "step",
-    device: Device = "cpu",
-    threads: Threads = 1,
-    dtype: Dtype = "",
-    base_python: BasePython = None,
-    head_python: HeadPython = None,
-    with_: With = None,
-    allow: Allow = 0.05,
-    budget: Seconds = 300.0,
-    seed: Seed = 0,
-    out: Out = None,
-    from_: From = None,
-    markdown: Markdown = None,
-    json_file: Json = None,
-) -> None:
-    """The same for CI: exits with 0 nothing slower, 1 slower (proved), 4 cannot tell, 2 unusable input."""
-    raise typer.Exit(_compare(locals(), words=False))
+app.command("ab", help="Two revisions, environments or library versions side by side: faster, same, slower.")(
+    _comparing(words=True)
+)
+app.command(
+    "gate", help="The same for CI: exits with 0 nothing slower, 1 slower (proved), 4 cannot tell, 2 bad input."
+)(_comparing(words=False))
 
 
 def _compare(given: dict[str, Any], words: bool) -> int:

@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from analysis import words
 from analysis.comparison import Comparison, told_ratio
 from analysis.exponents import Exponent
 from analysis.ratios import Ratio
@@ -35,8 +34,8 @@ def cell_rows(found: Comparison) -> list[dict[str, str]]:
     return [
         {
             "cell": ratio.cell,
-            "base": seconds(ratio.base_s),
-            "head": seconds(ratio.head_s),
+            "base": words.seconds(ratio.base_s),
+            "head": words.seconds(ratio.head_s),
             "change": told_ratio(ratio.interval),
             "sessions": str(ratio.sessions),
             "word": _word(ratio),
@@ -49,10 +48,10 @@ def by_series(found: Comparison) -> dict[str, list[dict[str, str]]]:
     """The same rows by series (implementation, device, dtype and phase), short enough for a terminal."""
     groups: dict[str, list[dict[str, str]]] = {}
     for row in cell_rows(found):
-        words = row["cell"].split()
-        groups.setdefault(" ".join([*words[:3], words[-1]]), []).append(
+        parts = row["cell"].split()
+        groups.setdefault(" ".join([*parts[:3], parts[-1]]), []).append(
             {
-                "cell": " ".join(words[3:-1]),
+                "cell": " ".join(parts[3:-1]),
                 "base": row["base"],
                 "change": row["change"],
                 "pairs": row["sessions"],
@@ -145,28 +144,18 @@ def headline(found: Comparison) -> str:
 
 def markdown_of(found: Comparison) -> str:
     """For a pull request's comment or a job's summary."""
-    environment = Environment(
-        loader=PackageLoader("analysis"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,
+    return (
+        words.environment()
+        .get_template("comparison.md")
+        .render(
+            found=found,
+            headline=headline(found),
+            cells=cell_rows(found),
+            changes=change_rows(found),
+            quantities=quantity_rows(found),
+            memory=memory_rows(found),
+        )
     )
-    environment.filters["cell"] = markdown_cell
-    return environment.get_template("comparison.md").render(
-        found=found,
-        headline=headline(found),
-        cells=cell_rows(found),
-        changes=change_rows(found),
-        quantities=quantity_rows(found),
-        memory=memory_rows(found),
-    )
-
-
-def markdown_cell(text: Any) -> str:
-    """Text that stays within its cell and is nothing but text."""
-    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{c}" if c in "\\`*_|[]~" else c for c in plain)
 
 
 def document(found: Comparison) -> dict[str, Any]:
@@ -241,18 +230,10 @@ def _exponent(found: Exponent) -> str:
     return "–" if found.value is None else f"{found.value:.2f}"
 
 
-def seconds(value: float) -> str:
-    """``42.1 µs``."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
-
-
 def quantity(value: float, unit: str) -> str:
     """A number with its unit: seconds as people say them."""
     if not math.isfinite(value):
         return "–"
     if unit.startswith("s"):
-        return seconds(value).replace("0 ns", "0 s") + unit[1:] if value > 0 else "0 s" + unit[1:]
+        return (words.seconds(value) if value > 0 else "0 s") + unit[1:]
     return f"{value:,.3g} {unit}"

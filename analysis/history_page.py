@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-from analysis import history, history_store
+from analysis import history, history_store, words
 from analysis.history import History, Points, Series
 from backprop_files import UserError, write_whole
 
@@ -33,14 +31,7 @@ def write_page(db: Path, out: Path, repo_url: str = "") -> Path:
     series = history.ranked(found, history.select(found))
     with history_store.reading(db) as connection, history_store.rows_trusted():
         values = history.points(connection, found.machines, series)
-    environment = Environment(
-        loader=PackageLoader("analysis"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("history.html").render(_context(found, series, values, pattern))
+    page = words.environment().get_template("history.html").render(_context(found, series, values, pattern))
     write_whole(out, page)
     return out
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import activations, cells, laws, sizes, verdicts
+from analysis import activations, cells, laws, sizes, verdicts, words
 from analysis.costs import costs
 from analysis.hypotheses import Law
 from analysis.laws import Choice
@@ -243,7 +243,10 @@ def told(found: Prediction) -> list[tuple[str, str]]:
     time, memory = found.time_s, found.memory_bytes
     rows = [
         ("series", f"{found.impl}, {found.device}, {found.dtype}"),
-        ("time of a step", f"{_seconds(time.value)}, 95 % between {_seconds(time.low)} and {_seconds(time.high)}"),
+        (
+            "time of a step",
+            f"{words.seconds(time.value)}, 95 % between {words.seconds(time.low)} and {words.seconds(time.high)}",
+        ),
         ("law", found.law),
     ]
     if found.memory_law:
@@ -256,18 +259,11 @@ def told(found: Prediction) -> list[tuple[str, str]]:
         rows.append(("law of memory", found.memory_law))
     else:
         rows.append(("peak memory", "the run has no law of memory for it"))
-    shares = (f"{name} {_seconds(floor)} ({floor / time.value:.0%})" for name, floor in found.floors_s.items())
+    shares = (f"{name} {words.seconds(floor)} ({floor / time.value:.0%})" for name, floor in found.floors_s.items())
     rows.append(("cannot go below", "; ".join(shares)))
     rows.append(("binding", found.binding))
     rows.append(("p", f"{found.p:.3g}, {found.p_from}"))
     return rows
-
-
-def _seconds(value: float) -> str:
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns" if np.isfinite(value) else "?"
 
 
 def _megabytes(value: float) -> str:

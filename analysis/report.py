@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis import cells as cell_table
-from analysis import figures, fits, laws, load, timeline, verdicts
+from analysis import figures, fits, laws, load, timeline, verdicts, words
 from analysis.activations import calibrate
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
 from analysis.costs import Cost
@@ -71,24 +69,10 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     write_json(out / "fits.json", fits.document(run, material))
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent)
-    environment = Environment(
-        loader=PackageLoader("analysis"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": count,
-        "percent": percent,
-        "si": si,
-        "times": factor,
-        "seconds": seconds,
-        "cell": markdown_cell,
-    }
-    write_whole(out / "report.md", environment.get_template("report.md").render(context))
+    templates = words.environment()
+    write_whole(out / "report.md", templates.get_template("report.md").render(context))
     page = out / "report.html"
-    write_whole(page, environment.get_template("report.html").render(context))
+    write_whole(page, templates.get_template("report.html").render(context))
     return page
 
 
@@ -202,7 +186,7 @@ def claims_table(material: Material) -> list[dict[str, Any]]:
         cells = {
             _series(material, v): {
                 "word": judged.word,
-                "evidence": f"held-out cells err by {percent(judged.fit.heldout_median)}",
+                "evidence": f"held-out cells err by {words.percent(judged.fit.heldout_median)}",
                 "why": judged.reason,
             }
             for v in steps
@@ -292,8 +276,8 @@ def _errors(fit: laws.LawFit | None) -> str:
     """Median errors on cells that the law had not seen: of the sizes fitted, and larger ones."""
     if fit is None:
         return "–"
-    same_sizes = percent(fit.crossvalidated_median)
-    return same_sizes if not fit.heldout_cells else f"{same_sizes} / {percent(fit.heldout_median)}"
+    same_sizes = words.percent(fit.crossvalidated_median)
+    return same_sizes if not fit.heldout_cells else f"{same_sizes} / {words.percent(fit.heldout_median)}"
 
 
 def functions_table(material: Material) -> list[dict[str, Any]]:
@@ -358,46 +342,3 @@ def _machine_rows(machine: dict[str, Any]) -> dict[str, str]:
         if value not in (None, ""):
             rows[key.replace("_", " ")] = str(value)
     return rows
-
-
-# --- words for numbers ----------------------------------------------------------------------------------------------
-
-
-def percent(share: float | None, digits: int = 0) -> str:
-    """0.123 as 12 %."""
-    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def si(value: float | None) -> str:
-    """2.5e-10 as it stands, short; – for none."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
-
-
-def seconds(value: float | None) -> str:
-    """Seconds in the unit that reads best."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns" if value >= 1e-9 else f"{value * 1e12:.3g} ps"
-
-
-def factor(value: float | None) -> str:
-    """2.345 as 2.3×."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.1f}×"
-
-
-def markdown_cell(text: Any) -> str:
-    """Text that cannot break out of a Markdown table or into HTML."""
-    return " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
-def count(value: float) -> str:
-    """A large number in words that read at a glance: 21,760,000 as 21.8 M."""
-    if not math.isfinite(value):
-        return "–"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}\N{NO-BREAK SPACE}{unit}"
-    return f"{value:.3g}"

@@ -29,6 +29,7 @@ from bench.cells import Cell, bytes_estimate, facts
 from bench.plan import Settings
 from bench.process import CellFailed, Home, WorkerFailed, WorkerProcess
 from bench.sides import Described, Side
+from bench.visits import join
 from impls.names import nearest
 
 #: Sessions after which it is judged which cells need more; the first look is never the last for an accusation.
@@ -264,8 +265,11 @@ class Duel:
                 break
             for i in (first, 1 - first) if number % 2 else (1 - first, first):
                 turn = self._ask(i, workers[i], {"op": "turn", "key": key, "patience_s": CELL_S})["phases"]
-                if number:
-                    _add(found[i], turn)
+                for phase, rounds in turn.items() if number else ():
+                    if phase in found[i]:
+                        join(found[i][phase], rounds)
+                    else:
+                        found[i][phase] = rounds
         return found
 
     def _ask(self, i: int, worker: WorkerProcess, request: dict[str, Any]) -> dict[str, Any]:
@@ -325,21 +329,6 @@ class _SideFailed(Exception):
 
 class _CellFailed(_SideFailed):
     """The process lives, one point of it does not."""
-
-
-def _add(known: dict[str, Any], turn: Mapping[str, Any]) -> None:
-    """Join a turn's rounds, phase by phase."""
-    for phase, rounds in turn.items():
-        if phase not in known:
-            known[phase] = rounds
-            continue
-        joined = known[phase]
-        joined["seconds"] += rounds["seconds"]
-        joined["at_s"] += rounds["at_s"]
-        joined["dropped"] += rounds["dropped"]
-        joined["quiet"] += rounds["quiet"]
-        for kernel, times in joined["reference_s"].items():
-            times += rounds["reference_s"][kernel]
 
 
 def _fits(label: str, pattern: str) -> bool:

@@ -106,7 +106,7 @@ def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
         task.results = {phase: first[phase] | rounds for phase, rounds in visited.items()}
     else:
         for phase, rounds in visited.items():
-            _join(task.results[phase], rounds)
+            join(task.results[phase], rounds)
 
 
 def _preparation(i: int, task: Task) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def _preparation(i: int, task: Task) -> dict[str, Any]:
     }
 
 
-def _join(known: dict[str, Any], rounds: dict[str, Any]) -> None:
-    """Add the rounds of a further visit."""
+def join(known: dict[str, Any], rounds: dict[str, Any]) -> None:
+    """Add the rounds of a further visit, or turn, to those known."""
     known["seconds"] += rounds["seconds"]
     known["at_s"] += rounds["at_s"]
     known["dropped"] += rounds["dropped"]

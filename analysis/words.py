@@ -1,0 +1,69 @@
+"""Numbers in words, and the templates that use them: what pages, Markdown and the terminal share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+
+def environment() -> Environment:
+    """The templates of this package: HTML is escaped, a name nobody gave is an error."""
+    found = Environment(
+        loader=PackageLoader("analysis"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "count": count,
+        "percent": percent,
+        "si": si,
+        "times": factor,
+        "seconds": seconds,
+        "cell": markdown_cell,
+    }
+    return found
+
+
+def percent(share: float | None, digits: int = 0) -> str:
+    """0.123 as 12 %."""
+    return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def si(value: float | None) -> str:
+    """2.5e-10 as it stands, short; – for none."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds in the unit that reads best."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    for size, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value * 1e9:.3g} ns" if value >= 1e-9 else f"{value * 1e12:.3g} ps"
+
+
+def factor(value: float | None) -> str:
+    """2.345 as 2.3×."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.1f}×"
+
+
+def markdown_cell(text: Any) -> str:
+    """Text that cannot break out of a Markdown table or into HTML, and is no markup."""
+    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_|[]~" else c for c in plain)
+
+
+def count(value: float) -> str:
+    """A large number in words that read at a glance: 21,760,000 as 21.8 M."""
+    if not math.isfinite(value):
+        return "–"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}\N{NO-BREAK SPACE}{unit}"
+    return f"{value:.3g}"
