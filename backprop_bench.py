@@ -6,6 +6,9 @@ Exit codes: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted; of `
 from __future__ import annotations
 
 import json
+import math
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -177,6 +180,10 @@ def _compare(given: dict[str, Any], words: bool) -> int:
     allow: float = given["allow"]
     if not 0 < allow < 1:
         raise UserError(f"--allow {allow:g}: give a share of the time above 0, such as 0.05")
+    if not (given["budget"] > 0 and math.isfinite(given["budget"])):
+        raise UserError(f"--budget {given['budget']:g}: give a positive number of seconds")
+    if given["from_"] and (given["base"] or given["out"]):
+        raise UserError("--from judges what was measured: leave out BASE, HEAD and --out")
     directory: Path = given["from_"] or given["out"] or Path("reports") / f"ab-{time.strftime('%Y%m%d-%H%M%S')}"
     if given["from_"] is None:
         _measure_sides(given, directory, words)
@@ -210,16 +217,21 @@ def _measure_sides(given: dict[str, Any], directory: Path, words: bool) -> None:
         return comparison.doubtful(comparison.compare(directory, given["allow"], whole=False), look, words)
 
     duel.refuse_used(directory)
-    with sides.prepared(wish, settings) as (pair, described), console.status("preparing both sides") as status:
-        for side in pair:
-            console.print(f"{side.name}: {side.told}", soft_wrap=True, highlight=False)
-        try:
+    try:
+        with sides.prepared(wish, settings) as (pair, described), console.status("preparing both sides") as status:
+            for side in pair:
+                console.print(f"{side.name}: {side.told}", soft_wrap=True, highlight=False)
             asked = duel.Duel(pair, described, settings, directory, _names(given["cells"]))
             asked.tell = lambda text: status.update(escape(text))
             asked.measure(judge, deadline)
-        except KeyboardInterrupt:
-            print(f"interrupted; finished sessions are kept: --from {directory} judges them", file=sys.stderr)
-            raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        kept = (
+            f"; finished sessions are kept: --from {directory} judges them"
+            if (directory / "duel.json").exists()
+            else ""
+        )
+        print(f"interrupted{kept}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _tell_comparison(found: Comparison, directory: Path) -> None:
@@ -237,6 +249,8 @@ def _tell_comparison(found: Comparison, directory: Path) -> None:
         console.print(told, style="dim", markup=False, highlight=False)
     for label in found.new:
         console.print(f"new in head, nothing to compare with: {label}", style="dim", markup=False)
+    for row in found.left_out:
+        console.print(f"left out: {row['impl']} {row['cell']}: {row['reason']}", style="dim", markup=False)
     colour = {"slower": "red", "cannot tell": "yellow", "nothing slower": "green"}[found.outcome]
     for reason in found.reasons:
         console.print(f"  {reason}", style=colour, markup=False, soft_wrap=True, highlight=False)
@@ -490,13 +504,34 @@ def history_page(
     console.print(f"page: {write_page(db, out, repo_url).resolve()}", markup=False, soft_wrap=True)
 
 
+#: What nobody foresaw (sysexits.h's EX_SOFTWARE): no verdict of any kind.
+BROKEN = 70
+
+
 def main() -> None:
-    """Entry point: bad input becomes one line and exit code 2."""
+    """Entry point: bad input becomes one line and exit code 2; what nobody foresaw one line and exit code 70, with its
+    traceback where ``BACKPROP_BENCH_TRACEBACK`` is set.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("BACKPROP_BENCH_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__}: {text}; BACKPROP_BENCH_TRACEBACK=1 shows where", file=sys.stderr)
+        sys.exit(BROKEN)
+
+
+def _interrupt(*_: object) -> None:
+    """A cancelled job ends as Ctrl-C does: workers stopped, folders removed."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -52,10 +52,10 @@ class Comparison:
     memory: tuple[Memory, ...]
     changes: tuple[Change, ...]
     quantities: tuple[Quantity, ...]
-    vanished: tuple[str, ...]
+    vanished: Mapping[str, str]  # cells that HEAD lacks, and why
     new: tuple[str, ...]
     failed: tuple[Mapping[str, Any], ...]
-    looks: int
+    left_out: tuple[Mapping[str, Any], ...]
     outcome: Outcome
     reasons: tuple[str, ...]
 
@@ -71,7 +71,7 @@ def compare(directory: Path, allow: float, whole: bool = True) -> Comparison:
     """
     duel = _duel(directory)
     sides = [_side(directory / name) for name in ("base", "head")]
-    looks = len(duel["looks"])
+    looks: list[int] = duel["looks"]
     cells: list[Ratio] = []
     changes: list[Change] = []
     memory: list[Memory] = []
@@ -84,7 +84,7 @@ def compare(directory: Path, allow: float, whole: bool = True) -> Comparison:
         changes = scaling.changes(rows, base, head, allow, looks)
         memory = _memory(rows, allow)
         if whole:
-            quantities = scaling.quantities(rows, base, allow, looks, declared())
+            quantities = scaling.quantities(rows, base, allow, declared())
     outcome, reasons = _judge(duel, cells, changes, memory, allow)
     return Comparison(
         duel["base"]["told"],
@@ -96,10 +96,10 @@ def compare(directory: Path, allow: float, whole: bool = True) -> Comparison:
         tuple(memory),
         tuple(changes),
         tuple(quantities),
-        tuple(duel["vanished"]),
+        dict(duel["vanished"]),
         tuple(duel["new"]),
         tuple(duel["failed"]),
-        looks,
+        tuple(duel["left_out"]),
         outcome,
         tuple(reasons),
     )
@@ -129,10 +129,28 @@ def _duel(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no comparison can be read there: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path}: is not whole JSON ({error})") from error
-    wanted = {"base", "head", "cells", "vanished", "new", "failed", "looks", "sessions", "seconds"}
-    if not isinstance(duel, dict) or duel.get("schema_version") != SCHEMA_VERSION or not wanted <= duel.keys():
+    good = isinstance(duel, dict) and duel.get("schema_version") == SCHEMA_VERSION
+    if not good or not all(isinstance(duel.get(key), kind) for key, kind in _TYPES.items()) or not _whole(duel):
         raise UserError(f"{path}: is no comparison of this version")
-    return duel
+    return dict(duel)
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "base": dict, "head": dict, "cells": list, "vanished": dict, "new": list, "left_out": list, "failed": list,
+    "looks": list, "sessions": int, "seconds": (int, float),
+}  # fmt: skip
+
+
+def _whole(duel: Mapping[str, Any]) -> bool:
+    """Whether what is inside the parts is as it is written."""
+    return (
+        all(isinstance(duel[side].get("told"), str) for side in ("base", "head"))
+        and all(isinstance(cell, str) for cell in (*duel["cells"], *duel["new"], *duel["vanished"].values()))
+        and bool(duel["looks"])
+        and all(isinstance(look, int) and look > 0 for look in duel["looks"])
+        and all(isinstance(row, dict) and {"cell", "side", "reason"} <= row.keys() for row in duel["failed"])
+        and all(isinstance(row, dict) and {"impl", "cell", "reason"} <= row.keys() for row in duel["left_out"])
+    )
 
 
 def _side(directory: Path) -> load.Run | None:
@@ -152,7 +170,8 @@ def _same_machine(directory: Path, machines: Sequence[Mapping[str, Any]]) -> Non
 def _memory(rows: pd.DataFrame, allow: float) -> list[Memory]:
     """Cells whose peak BASE tells: it is exact, so one session is enough."""
     numbers = rows.assign(a=pd.to_numeric(rows["peak_bytes"]), b=pd.to_numeric(rows["peak_bytes_head"]))
-    peaks = numbers[numbers["phase"] == "step"].groupby("cell")[["a", "b"]].max().dropna(subset=["a"])
+    peaks = numbers[(numbers["phase"] == "step") & ~(numbers["a"] <= 0)].groupby("cell")[["a", "b"]].max()
+    peaks = peaks.dropna(subset=["a"])
     return [
         Memory(str(cell), int(a), None, False)
         if np.isnan(b)
@@ -169,16 +188,10 @@ def _judge(
     allow: float,
 ) -> tuple[Outcome, list[str]]:
     """The whole, and why; what fails stands first."""
-    failing = [f"{cell}: is gone in HEAD (removed or renamed)" for cell in duel["vanished"]]
+    failing = [f"{cell}: is gone in HEAD: {why}" for cell, why in duel["vanished"].items()]
     failing += [f"{row['cell']}: failed in HEAD: {row['reason']}" for row in duel["failed"] if row["side"] == "head"]
     failing += [f"{ratio.cell}: {told_ratio(ratio.interval)}" for ratio in cells if ratio.word == "slower"]
-    failing += [
-        f"{change.series}: grows faster in {change.name}: what grows costs {told_ratio(change.price)}, its exponent "
-        f"{change.difference.value:+.3f} [{change.difference.low:+.3f}, {change.difference.high:+.3f}]; the largest cell "
-        f"{told_ratio(change.largest)}"
-        for change in changes
-        if change.larger
-    ]
+    failing += [_growth(change).format("grows faster") for change in changes if change.larger]
     failing += [
         f"{row.cell}: peak memory {row.head_bytes / row.base_bytes - 1:+.1%}, {row.base_bytes:,} to {row.head_bytes:,} bytes"
         for row in memory
@@ -194,18 +207,33 @@ def _judge(
     measured = {ratio.cell for ratio in cells} | {row["cell"] for row in duel["failed"]}
     unsure += [f"{cell}: was not measured" for cell in duel["cells"] if cell not in measured]
     unsure += [f"{row.cell}: its peak memory is not told in HEAD" for row in memory if row.head_bytes is None]
-    unsure += [_doubt(ratio, allow, len(duel["looks"])) for ratio in cells if not ratio.cleared]
+    unsure += [_doubt(ratio, allow, duel["looks"]) for ratio in cells if not ratio.cleared]
+    unsure += [_growth(change).format("may grow faster") + ": a larger --budget" for change in changes if change.doubt]
     return ("cannot tell", unsure) if unsure else ("nothing slower", [])
 
 
-def _doubt(ratio: Ratio, allow: float, looks: int) -> str:
-    needed = ratios.more_sessions(ratio, allow, looks)
-    more = (
-        f"about {needed} sessions would tell (so far {ratio.sessions}): a larger --budget"
-        if needed
-        else f"it lies too near the allowance of {allow:.0%} for any number of sessions: choose another --allow"
+def _doubt(ratio: Ratio, allow: float, looks: Sequence[int]) -> str:
+    """A cell that is not told, and what more it would need."""
+    told = f"{ratio.cell}: {told_ratio(ratio.interval)}"
+    least = looks[:2][-1]
+    if ratio.sessions < least:
+        return f"{told}; {ratio.sessions} sessions are too few to judge by, {least} are the least: a larger --budget"
+    needed = ratios.more_sessions(ratio, allow)
+    if needed is None or needed > 1000:
+        return (
+            f"{told}; it lies too near the allowance of {allow:.0%} for any number of sessions: choose another --allow"
+        )
+    if needed > looks[-1]:
+        return f"{told}; about {needed} sessions would tell, and {looks[-1]} are the most: a quieter machine, or another --allow"
+    return f"{told}; about {needed} sessions would tell (so far {ratio.sessions}): a larger --budget"
+
+
+def _growth(change: Change) -> str:
+    return (
+        f"{change.series}: {{}} in {change.name}: what grows costs {told_ratio(change.price)}, its exponent "
+        f"{change.difference.value:+.3f} [{change.difference.low:+.3f}, {change.difference.high:+.3f}]; the largest cell "
+        f"{told_ratio(change.largest)}"
     )
-    return f"{ratio.cell}: {told_ratio(ratio.interval)}; {more}"
 
 
 def told_ratio(interval: Any) -> str:

@@ -63,7 +63,7 @@ def by_series(found: Comparison) -> dict[str, list[dict[str, str]]]:
 
 def growth_told(found: Comparison) -> str:
     """What was seen of growth where nothing larger is proved, in one sentence."""
-    still = [change for change in found.changes if not change.larger and not change.suspect]
+    still = [change for change in found.changes if not change.larger and not change.doubt]
     if not still:
         return ""
     low, high = (pick(still, key=lambda change: change.sees) for pick in (min, max))
@@ -96,7 +96,7 @@ def change_rows(found: Comparison) -> list[dict[str, str]]:
 def _change_word(change: Change) -> str:
     if change.larger:
         return "larger"
-    if change.suspect:
+    if change.doubt:
         return "cannot tell"
     return f"no change (±{change.sees:.3f} would show)"
 
@@ -136,9 +136,9 @@ def headline(found: Comparison) -> str:
     cells, allow = f"{len(found.cells)} cells", f"{found.allow:.0%}"
     if found.outcome == "slower":
         count = len(found.reasons)
-        return f"Slower: {count} finding{'s' * (count > 1)} beyond the allowance of {allow}."
+        return f"Slower, gone or failed: {count} finding{'s' * (count > 1)} at an allowance of {allow}."
     if found.outcome == "cannot tell":
-        return f"Cannot tell whether HEAD is more than {allow} slower: {len(found.reasons)} of {cells} are in doubt."
+        return f"Cannot tell whether HEAD is more than {allow} slower: {len(found.reasons)} in doubt, of {cells}."
     return f"Nothing slower: none of {cells} is more than {allow} slower."
 
 
@@ -186,7 +186,8 @@ def document(found: Comparison) -> dict[str, Any]:
         "scaling": [_change_object(change) for change in found.changes],
         "quantities": [_quantity_object(row) for row in found.quantities],
         "memory": [asdict(row) for row in found.memory],
-        "vanished": list(found.vanished),
+        "vanished": dict(found.vanished),
+        "left_out": [dict(row) for row in found.left_out],
         "new": list(found.new),
         "failed": [dict(row) for row in found.failed],
     }
@@ -204,7 +205,7 @@ def _change_object(change: Change) -> dict[str, Any]:
         "beyond": _plain(asdict(change.beyond)),
         "beyond_factor": BEYOND,
         "larger": change.larger,
-        "suspect": change.suspect,
+        "doubt": change.doubt,
     }
 
 

@@ -26,13 +26,13 @@ import pandas as pd
 from analysis import exponents, growth, laws
 from analysis.exponents import AXES, Line
 from analysis.hypotheses import Law
-from analysis.ratios import SERIES, Word, error_of_look, table
+from analysis.ratios import ERROR_OF_LOOK, SERIES, Word, table
 from analysis.statistics import Estimate, Floats, Interval, discoveries, gradient, moderated
 
 #: How far a line is carried on beyond the largest cell.
 BEYOND = 8.0
-#: An axis is looked at again where its slope is so unlikely by chance.
-SUSPECT = 0.15
+#: An axis is measured again where its growth is so unlikely by chance; it cannot be told in the end where it is as this.
+SUSPECT, DOUBT = 0.15, 0.05
 LEAST_CELLS, LEAST_SESSIONS = 3, 2
 #: What is fixed is at most this share: beyond, what grows cannot be seen.
 MOST_FIXED = 0.95
@@ -54,7 +54,8 @@ class Change:
     beyond: Interval
     largest: Interval  # head / base of the largest cell
     larger: bool
-    suspect: bool
+    suspect: bool  # to be measured again
+    doubt: bool  # neither proved nor out of the question
     cells: tuple[str, ...]
     sees: float  # the smallest difference it could have told
 
@@ -91,11 +92,13 @@ class _Axis:
         return float(np.sqrt(((weights * self.spreads) ** 2).sum()))
 
 
-def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: float, looks: int) -> list[Change]:
+def changes(
+    rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: float, looks: Sequence[int]
+) -> list[Change]:
     """Of every series and axis with three cells at least.  ``rows`` are ``ratios.pairs``, ``base`` and ``head`` the
     entries of both sides.
     """
-    error = error_of_look(looks)
+    error = ERROR_OF_LOOK
     axes = [(series, key, axis) for series, key in _series(rows) for axis in _axes(rows, key)]
     slopes = _estimates([(series, axis, axis.slope) for series, _, axis in axes])
     beyonds = _estimates([(series, axis, axis.beyond) for series, _, axis in axes])
@@ -107,7 +110,10 @@ def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: f
     found = []
     for i, (series, key, axis) in enumerate(axes):
         matters = beyonds[i].value > bound
-        worse = [(steep[i], matters, proved[i]), (dear[i], True, proved[len(axes) + i])]
+        certain = matters and beyonds[i].p_above(0.0) <= error / 2
+        again = axis.samples.shape[1] >= looks[:2][-1]
+        larger = again and lasts[i].p_above(0.0) <= error / 2 and bool((proved[i] and certain) or proved[len(axes) + i])
+        p_value = max(lasts[i].p_above(0.0), min(steep[i] if matters else 1.0, dear[i]))
         sides = [exponents.exponent(_rows_of(entries, key), axis.name, None) for entries in (base, head)]
         interval = slopes[i].interval(1 - error)
         found.append(
@@ -120,8 +126,9 @@ def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: f
                 _exp(prices[i].interval(1 - error)),
                 _exp(beyonds[i].interval(1 - error)),
                 _exp(lasts[i].interval(1 - error)),
-                any(sure and applies for _, applies, sure in worse) and lasts[i].p_above(0.0) <= error / 2,
-                any(p <= SUSPECT and applies for p, applies, _ in worse) and lasts[i].p_above(0.0) <= SUSPECT,
+                larger,
+                p_value <= SUSPECT,
+                not larger and p_value <= DOUBT,
                 axis.cells,
                 (interval.high - interval.low) / 2,
             )
@@ -129,14 +136,12 @@ def changes(rows: pd.DataFrame, base: pd.DataFrame, head: pd.DataFrame, allow: f
     return found
 
 
-def quantities(
-    rows: pd.DataFrame, base: pd.DataFrame, allow: float, looks: int, declared: tuple[Law, ...]
-) -> list[Quantity]:
+def quantities(rows: pd.DataFrame, base: pd.DataFrame, allow: float, declared: tuple[Law, ...]) -> list[Quantity]:
     """Fixed overhead, crossover and the coefficients of BASE's winning law, of every series that has them."""
     found = []
     for series, key in _series(rows):
         for name, unit, lines, function in _functions(_rows_of(rows, key), _rows_of(base, key), declared):
-            found.append(_quantity(series, name, unit, lines, function, allow, looks))
+            found.append(_quantity(series, name, unit, lines, function, allow))
     return found
 
 
@@ -252,7 +257,7 @@ def _law_of(cells: pd.DataFrame, phase: str, declared: tuple[Law, ...]) -> Law |
 
 
 def _quantity(
-    series: str, name: str, unit: str, lines: tuple[Floats, Floats], function: Function, allow: float, looks: int
+    series: str, name: str, unit: str, lines: tuple[Floats, Floats], function: Function, allow: float
 ) -> Quantity:
     """Both sides' value and their ratio, by the gradient of its log half-way between them."""
     at, logs = lines
@@ -266,8 +271,8 @@ def _quantity(
         return replace(unknown, reason="it hangs on a hair: not told apart from nothing")
     (spread,) = moderated([by_cell @ logs])
     estimate = Estimate(float(np.log(head / base)), spread.error, spread.degrees)
-    error = error_of_look(looks)
-    return replace(unknown, ratio=_exp(estimate.interval(1 - error)), word=word(estimate, allow, error))
+    ratio = _exp(estimate.interval(1 - ERROR_OF_LOOK))
+    return replace(unknown, ratio=ratio, word=word(estimate, allow, ERROR_OF_LOOK))
 
 
 def word(estimate: Estimate, allow: float, error: float) -> Word:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def moderated(samples: list[Floats]) -> list[Estimate]:
         if not d:
             found.append(Estimate(value, np.nan, 0.0))
             continue
-        pooled = prior if np.isinf(prior_degrees) else (prior_degrees * prior + d * own) / (prior_degrees + d)
+        pooled = (prior_degrees * prior + d * own) / (prior_degrees + d)
         found.append(Estimate(value, float(np.sqrt(pooled / len(sample))), float(min(prior_degrees + d, 1e6))))
     return found
 
@@ -100,9 +101,13 @@ def _variance_prior(variances: Floats, degrees: NDArray[np.int64]) -> tuple[floa
     # E log s² = log s0² + ψ(d/2) - log(d/2) - ψ(d0/2) + log(d0/2);  Var log s² = ψ'(d/2) + ψ'(d0/2)
     shifted = np.log(variances[good]) - special.digamma(half) + np.log(half)
     excess = float(np.var(shifted, ddof=1) - np.mean(special.polygamma(1, half)))
-    if excess <= 0:  # no more spread than chi-square itself brings: one variance for all
-        return np.inf, float(np.exp(np.mean(shifted)))
-    prior_half = float(optimize.brentq(lambda x: float(special.polygamma(1, x)) - excess, 1e-3, 1e6))
+    # no more spread than chi-square itself brings: one variance for all, known no better than all samples together know it
+    most = float(degrees.sum()) / 2
+    least = float(special.polygamma(1, most))
+    if excess <= least:
+        prior_half = most
+    else:
+        prior_half = float(optimize.brentq(lambda x: float(special.polygamma(1, x)) - excess, 1e-3, most))
     scale = float(np.exp(np.mean(shifted) + special.digamma(prior_half) - np.log(prior_half)))
     return 2 * prior_half, scale
 
@@ -121,10 +126,11 @@ class Spread:
     degrees: float
 
 
-def tamed(logs: Floats) -> Floats:
+def tamed(logs: Floats, own: bool = False) -> Floats:
     """Log times (cells, passes) with wild ones pulled in: one disturbed pass of a cell must not bend a line.
 
-    The deviation is estimated over all cells together, so a single pass cannot hide behind its own spread.
+    The deviation is estimated over all cells together, so a single pass cannot hide behind its own spread; with ``own`` it
+    is the cell's own where that is larger: a cell that always scatters widely is no wild one.
     """
     if logs.shape[1] < 3:
         return logs
@@ -132,7 +138,14 @@ def tamed(logs: Floats) -> Floats:
     away = logs - middle
     # the median of |away| misses the middle pass itself, which is its own median: those zeros are left out
     scale = 1.4826 * np.nanmedian(np.abs(away[away != 0])) if np.any(away != 0) else 0.0
-    return np.asarray(middle + np.clip(away, -WILD * scale, WILD * scale)) if scale else logs
+    if not scale:
+        return logs
+    if own:
+        apart = np.where(away == 0, np.nan, np.abs(away))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a cell all of whose passes agree has no spread of its own
+            scale = np.fmax(scale, 1.4826 * np.nanmedian(apart, axis=1, keepdims=True))
+    return np.asarray(middle + np.clip(away, -WILD * scale, WILD * scale))
 
 
 def two_way_interval(estimate: float, gradient: Floats, logs: Floats, line: Spread) -> Interval:

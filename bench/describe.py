@@ -1,14 +1,16 @@
 """Which cells a checkout has, told by its own code: run as a file in a side's interpreter (``bench.sides``).
 
 Reads settings as JSON from standard input, writes
-``{"cells", "absent", "known", "left_out", "facts"}`` or ``{"error"}`` to standard output.
+``{"cells", "absent", "known", "left_out", "facts"}`` or ``{"error"}`` into the file it is given.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 
@@ -21,7 +23,7 @@ def main() -> None:
         answer = describe(request)
     except UserError as error:
         answer = {"error": str(error)}
-    json.dump(answer, sys.stdout)
+    Path(sys.argv[1]).write_text(json.dumps(answer))
 
 
 def describe(request: dict[str, Any]) -> dict[str, Any]:
@@ -46,11 +48,20 @@ def describe(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(cells: list[dict[str, Any]], absent: list[str], left_out: list[dict[str, Any]]) -> dict[str, Any]:
-    from bench import machine
     from impls import registry
 
     known = list(registry.names())
-    return {"cells": cells, "absent": absent, "known": known, "left_out": left_out, "facts": machine.facts()}
+    return {"cells": cells, "absent": absent, "known": known, "left_out": left_out, "facts": _facts()}
+
+
+def _facts() -> dict[str, Any]:
+    """Of machine and libraries, by the installed suite on both sides: a side's own code may know others."""
+    spec = importlib.util.spec_from_file_location("machine_facts", Path(__file__).with_name("machine.py"))
+    assert spec is not None and spec.loader is not None
+    machine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(machine)
+    facts: dict[str, Any] = machine.facts()
+    return facts
 
 
 def _row(job: Any) -> dict[str, Any]:
@@ -60,7 +71,7 @@ def _row(job: Any) -> dict[str, Any]:
         "target": entry.target,
         "summary": entry.summary,
         "requires": entry.requires,
-        "object_bytes": entry.object_bytes,
+        "object_bytes": getattr(entry, "object_bytes", 0),
         "device": job.setting.device,
         "dtype": job.setting.dtype,
         "layers": network.layers,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from bench import documents, machine, process
 from bench.cells import Cell, bytes_estimate, facts
 from bench.plan import Settings
 from bench.process import CellFailed, Home, WorkerFailed, WorkerProcess
-from bench.sides import Described, Side
+from bench.sides import Described, Side, refuse_foreign
 from bench.visits import join
 from impls.names import nearest
 
@@ -60,8 +61,13 @@ class Duel:
 
     def __post_init__(self) -> None:
         base, head = (self._chosen(described) for described in self.described)
-        self.vanished = [label for label in base if label not in head]
-        self.new = [label for label in head if label not in base]
+        self.vanished = {
+            label: self.described[1].why_not(cell)
+            for label, cell in base.items()
+            if label not in self.described[1].cells
+        }
+        self.new = [label for label in head if label not in self.described[0].cells]
+        self.left_out = [*self.described[0].left_out]
         self.cells = {label: (base[label], head[label]) for label in base if label in head}
         self._levels: dict[str, float] = {}  # quiet level by implementation
         self._ceilings: dict[tuple[str, str], dict[str, Any]] = {}
@@ -71,6 +77,9 @@ class Duel:
         self._cpus = self.cpus or process.pick_cpus(self.settings.threads)
         if self.described[0].absent or not base:
             raise UserError(self._no_cells())
+        for pattern in self.patterns:
+            if not any(_fits(label, pattern) for label in base):
+                raise UserError(self._fits_none(pattern))
 
     def _chosen(self, described: Described) -> dict[str, Cell]:
         if not self.patterns:
@@ -81,8 +90,11 @@ class Duel:
         base = self.described[0]
         if base.absent:
             return f"base, {self.sides[0].told}: {nearest('implementation', base.absent[0], base.known)}"
-        some = "; ".join(itertools.islice(base.cells, 3))
-        return f"--cells {','.join(self.patterns)}: fits none of {len(base.cells)} cells, such as {some}"
+        return self._fits_none(",".join(self.patterns))
+
+    def _fits_none(self, pattern: str) -> str:
+        cells = self.described[0].cells
+        return f"--cells {pattern}: fits none of {len(cells)} cells, such as {'; '.join(itertools.islice(cells, 3))}"
 
     def measure(self, judge: Judge, deadline: float) -> None:
         """Sessions until ``judge`` (given the number of the look) names no more cells, or the time is over.
@@ -100,13 +112,23 @@ class Duel:
                 self._session(number, [label for label in self.cells if label in doubtful], Path(scratch))
                 self.sessions, self.seconds = number, time.monotonic() - start
                 if number in LOOKS:
+                    if len(self._broken) == len(self.cells):
+                        break
                     doubtful = set(judge(LOOKS.index(number))) - self._broken
                     self.tell(f"after {number} sessions: {len(doubtful)} of {len(self.cells)} cells are in doubt")
                     if not doubtful:
                         break
-                if time.monotonic() > deadline and number >= LOOKS[0]:
+                if time.monotonic() > deadline and number >= LOOKS[:2][-1]:
                     break
             self.write()
+        self._refuse_broken_base()
+
+    def _refuse_broken_base(self) -> None:
+        """All of BASE failing leaves nothing to compare with, however it fails."""
+        broken = {row["cell"]: row["reason"] for row in self.failed if row["side"] == self.sides[0].name}
+        if self.cells and len(broken) == len(self.cells):
+            cell, reason = next(iter(broken.items()))
+            raise UserError(f"base, {self.sides[0].told}, cannot be measured: {cell}: {reason}")
 
     def write(self) -> None:
         """``duel.json``: all that the data files do not say."""
@@ -116,6 +138,7 @@ class Duel:
             "head": {"told": self.sides[1].told, "commit": dict(self.sides[1].commit)},
             "cells": list(self.cells),
             "vanished": self.vanished,
+            "left_out": self.left_out,
             "new": self.new,
             "failed": self.failed,
             "looks": list(LOOKS),
@@ -128,6 +151,8 @@ class Duel:
         rng = Random(f"{self.settings.seed}/{number}")
         by_setting: dict[str, list[str]] = {}
         for label in labels:
+            if label in self._broken:
+                continue
             by_setting.setdefault(self.cells[label][0].setting.label, []).append(label)
         for setting in rng.sample(list(by_setting), len(by_setting)):
             self.tell(f"session {number} · {setting} · {len(by_setting[setting])} cells")
@@ -172,7 +197,7 @@ class Duel:
                 "PYTHONHASHSEED": str(rng.randrange(1 << 32)),
                 "BACKPROP_BENCH_PADDING": "x" * rng.randrange(4096),
             }
-            variables["PYTHONPATH"] = str(side.code)  # a user's own module
+            variables["PYTHONPATH"] = os.pathsep.join(map(str, side.paths))
             worker = WorkerProcess(
                 self.cells[labels[0]][i].setting,
                 self._cpus,
@@ -189,6 +214,7 @@ class Duel:
             except (CellFailed, WorkerFailed) as error:
                 raise _SideFailed(i, str(error)) from error
             if not known:
+                refuse_foreign(side, started["files"])
                 self._ceilings[side.name, setting] = started["ceilings"]
             workers[i] = worker
         return workers[0], workers[1]

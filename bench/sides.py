@@ -1,21 +1,17 @@
 """The two sides of a comparison: which code, in which interpreter, and what it can measure.
 
 One harness measures both: workers run this installation's ``bench`` over each side's ``impls``, so that a change of the
-harness is never taken for a change of what it measures.  A side's code is a snapshot in a folder of its own (``git
-archive`` of a revision, or a copy of the working tree as it is): nothing that is edited meanwhile gets in, and the
-repository is left as it was.
+harness is never taken for a change of what it measures.  A side's code is a snapshot in a folder of its own
+(``bench.snapshots``): nothing that is edited meanwhile gets in.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
+from bench import snapshots
 from bench.cells import Cell, Point, Setting
 from bench.plan import Settings
 from impls.interface import Network
@@ -34,8 +31,6 @@ OURS = Path(__file__).resolve().parents[1]
 SUITE = ("impls/registry.py", "bench/worker.py")
 #: Machine facts that must agree between two sides; libraries too, unless environments are what is compared.
 MACHINE = ("cpu_model", "caches", "affinity", "memory_bytes", "accelerators")
-#: Implementations that are compared unless some are named: those of this profile.
-USUAL_SWEEP = "quick"
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,12 @@ class Side:
     python: Path
     code: Path  # snapshot, in which its own plan and its own implementations are found
     home: Path  # what its workers import from: our bench, its impls
+    top: Path | None = None  # the repository: nothing may be imported from there
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where a user's own modules are looked for: before whatever is installed."""
+        return (self.code, self.code / "src")
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Wish:
     with_: tuple[str, ...] = ()
 
     @property
-    def environments(self) -> bool:
-        """Whether the sides differ in their libraries because that was asked for."""
-        return bool(self.base_python or self.head_python or self.with_)
+    def revisions(self) -> bool:
+        """Whether git is needed."""
+        return self.base is not None or self.head is not None
 
 
 @dataclass(frozen=True)
@@ -75,38 +76,73 @@ class Described:
     left_out: list[dict[str, Any]]
     facts: dict[str, Any]
     known: list[str] = field(default_factory=list)  # all implementations of its registry
+    error: str = ""  # why it has nothing to measure, of HEAD
+
+    def why_not(self, cell: Cell) -> str:
+        """Why a cell is not among its cells."""
+        if self.error:
+            return self.error
+        for row in self.left_out:
+            if row["impl"] == cell.setting.entry.name and row["cell"] in ("all", cell.point.label):
+                return str(row["reason"])
+        return "removed or renamed"
 
 
-def make(wish: Wish, folder: Path) -> tuple[Side, Side]:
+def make(wish: Wish, folder: Path, own: Sequence[str] = ()) -> tuple[Side, Side]:
     """Both sides, snapshot below ``folder``.  Raises UserError for whatever cannot be compared."""
-    top = _toplevel()
-    if wish.base is None and not wish.environments:
-        raise UserError("nothing to compare with: give a git revision as BASE, or --base-python, or --with LIBRARY==X")
-    if top is None and (wish.base or wish.head):
-        raise UserError(f"{Path.cwd()} is in no git repository: revisions need one (--base-python and --with do not)")
     pythons = [_python(wish.base_python), _python(wish.head_python)]
-    commits = [_commit(top, wish.base or wish.head), _commit(top, wish.head)]
-    same = commits[0]["id"] == commits[1]["id"] and not commits[1].get("dirty")
-    if same and not wish.environments:
-        what = f"{wish.base} and {wish.head or 'the working tree'}"
-        raise UserError(f"{what} are the same code ({_short(commits[0])}): nothing to compare")
+    environments = bool(wish.with_) or pythons[0].resolve() != pythons[1].resolve() or pythons[0] != pythons[1]
+    if wish.base is None and not environments:
+        told = "--base-python and --head-python are the same: " if wish.base_python or wish.head_python else ""
+        raise UserError(
+            f"{told}nothing to compare with: give a git revision as BASE, another --base-python, or --with LIBRARY==X"
+        )
+    top = snapshots.toplevel(wish.revisions)
+    commits = [
+        snapshots.commit_of(top, wish.head if wish.base is None else wish.base),
+        snapshots.commit_of(top, wish.head),
+    ]
+    if not environments:
+        _refuse_same(wish, commits)
     if wish.with_:
         pythons[1] = _with(wish.with_, pythons[1], folder / "with")
     named = [str(wish.base_python or ""), ", ".join(wish.with_) or str(wish.head_python or "")]
     homes = [_Environment(python, name) for python, name in zip(pythons, named, strict=True)]
-    base = _side("base", wish.base or wish.head, top, commits[0], homes[0], folder)
+    base = _side("base", wish.head if wish.base is None else wish.base, top, commits[0], homes[0], folder)
     head = _side("head", wish.head, top, commits[1], homes[1], folder)
+    if not environments:
+        _refuse_nothing_of_theirs(head, top, own)
     return base, head
+
+
+def _refuse_same(wish: Wish, commits: Sequence[Mapping[str, Any]]) -> None:
+    if commits[0]["id"] == commits[1]["id"] and not commits[1]["dirty"]:
+        what = f"{wish.base} and {wish.head or 'the working tree'}"
+        raise UserError(f"{what} are the same code ({_short(commits[0])}): nothing to compare")
+
+
+def _refuse_nothing_of_theirs(side: Side, top: Path | None, own: Sequence[str]) -> None:
+    """Without implementations of one's own, a repository that is not this suite would be measured on neither side."""
+    if not _is_suite(side.code) and not own:
+        raise UserError(
+            f"{top} holds no implementations of this suite: say which code of it to compare, --impl path/to/file.py:Class"
+        )
 
 
 @contextlib.contextmanager
 def prepared(wish: Wish, settings: Settings) -> Iterator[tuple[tuple[Side, Side], tuple[Described, Described]]]:
     """Both sides with what they say of themselves; their snapshots go when the context ends."""
     with tempfile.TemporaryDirectory(prefix="backprop-bench-") as folder:
-        base, head = make(wish, Path(folder))
-        described = describe(base, settings), describe(head, settings)
-        same_machine(*described, wish.environments)
-        yield (base, head), described
+        base, head = make(wish, Path(folder), settings.own)
+        if settings.own and settings.impls and base.python == head.python and not _is_suite(head.code):
+            raise UserError(f"--impls {','.join(settings.impls)}: these are the installed ones, the same on both sides")
+        before = describe(base, settings)
+        try:
+            after = describe(head, settings)
+        except UserError as error:  # all that BASE has is gone in HEAD: a failure, with its reason
+            after = Described({}, [], [], before.facts, error=str(error))
+        same_machine(before, after, base.python != head.python)
+        yield (base, head), (before, after)
 
 
 def same_machine(base: Described, head: Described, environments: bool) -> None:
@@ -123,19 +159,7 @@ def describe(side: Side, settings: Settings) -> Described:
     Raises UserError where it does not even import, or has nothing to measure.
     """
     own = [_own(side, target) for target in settings.own]
-    request = asdict(settings) | {"own": own}
-    found = subprocess.run(
-        [str(side.python), "-P", str(Path(__file__).with_name("describe.py"))],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        cwd=side.code,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, _paths(side)))},
-    )
-    if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["no word of why"])[-1]
-        raise UserError(f"{side.name}, {side.told}, cannot be measured: {last}")
-    answer = json.loads(found.stdout)
+    answer = _ask(side, asdict(settings) | {"own": own})
     if "error" in answer:
         raise UserError(f"{side.name}, {side.told}: {answer['error']}")
     cells = {}
@@ -147,9 +171,30 @@ def describe(side: Side, settings: Settings) -> Described:
     return Described(cells, answer["absent"], answer["left_out"], answer["facts"], answer["known"])
 
 
-def _paths(side: Side) -> list[Path]:
+def _ask(side: Side, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer comes in a file: what an implementation prints while it is imported is none."""
+    with tempfile.TemporaryDirectory(prefix="backprop-bench-") as folder:
+        answer = Path(folder) / "answer.json"
+        found = subprocess.run(
+            [str(side.python), "-P", str(Path(__file__).with_name("describe.py")), str(answer)],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=side.code,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, _plan_paths(side)))},
+        )
+        try:
+            told: dict[str, Any] = json.loads(answer.read_text())
+        except (OSError, ValueError) as error:
+            last = (found.stderr.strip().splitlines() or ["no word of why"])[-1]
+            raise UserError(f"{side.name}, {side.told}, cannot be measured: {last}") from error
+    return told
+
+
+def _plan_paths(side: Side) -> list[Path]:
     """Where its own plan is found: its own code if it is of this suite, else ours."""
-    return [side.code] if _is_suite(side.code) else [side.code, OURS]
+    return [*side.paths] if _is_suite(side.code) else [*side.paths, OURS]
 
 
 def _setting(row: Mapping[str, Any], settings: Settings) -> Setting:
@@ -163,13 +208,22 @@ def _point(row: Mapping[str, Any]) -> Point:
 
 
 def _own(side: Side, target: str) -> str:
-    """A user's own implementation as a side has it."""
+    """A user's own implementation as a side has it.  Raises UserError if it is not in the side's code."""
     path, _, name = target.rpartition(":")
-    if not path.endswith(".py") or Path(path).is_absolute():
+    if not path or not name:
+        raise UserError(f"--impl {target}: give path/to/file.py:Class or package.module:Class")
+    if not path.endswith(".py"):
         return target
-    inside = side.code / path
+    relative = Path(path)
+    if relative.is_absolute():
+        if side.top is None:
+            return target
+        if not relative.resolve().is_relative_to(side.top.resolve()):
+            raise UserError(f"--impl {target} lies outside {side.top}: it would be the same on both sides")
+        relative = relative.resolve().relative_to(side.top.resolve())
+    inside = side.code / relative
     if not inside.is_file():
-        raise UserError(f"{side.name}, {side.told}, has no {path}; --impl paths are looked up in each side")
+        raise UserError(f"{side.name}, {side.told}, has no {relative}; --impl paths are those of the repository's top")
     return f"{inside}:{name}"
 
 
@@ -180,14 +234,17 @@ class _Environment:
 
 
 def _side(
-    name: str, revision: str | None, top: Path | None, commit: dict[str, Any], environment: _Environment, folder: Path
+    name: str,
+    revision: str | None,
+    top: Path | None,
+    commit: Mapping[str, Any],
+    environment: _Environment,
+    folder: Path,
 ) -> Side:
     code = folder / name / "code"
     code.mkdir(parents=True)
-    if top and revision:
-        _export(top, commit["id"], code)
-    elif top:
-        _copy_tree(top, code)
+    if top:
+        snapshots.take(top, revision, commit["id"], code)
     home = folder / name / "home"
     home.mkdir()
     impls = code / "impls" if _is_suite(code) else OURS / "impls"
@@ -197,8 +254,7 @@ def _side(
         "backprop_files.py": OURS / "backprop_files.py",
     }.items():
         (home / link).symlink_to(target)
-    told = _told(revision, top, commit, environment.named)
-    return Side(name, told, commit, environment.python, code, home)
+    return Side(name, _told(revision, top, commit, environment.named), commit, environment.python, code, home, top)
 
 
 def _is_suite(code: Path) -> bool:
@@ -219,62 +275,19 @@ def _short(commit: Mapping[str, Any]) -> str:
     return str(commit.get("id", "unversioned"))[:10]
 
 
-def _git(top: Path | None, *arguments: str) -> str:
-    """Output of a git command.  Raises UserError with its last words."""
-    try:
-        found = subprocess.run(["git", *arguments], cwd=top, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise UserError("git is not installed: revisions cannot be compared without it") from error
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["failed"])[-1]
-        raise UserError(f"git {arguments[0]}: {last}") from error
-    return found.stdout
-
-
-def _toplevel() -> Path | None:
-    try:
-        return Path(_git(None, "rev-parse", "--show-toplevel").strip())
-    except UserError:
-        return None
-
-
-def _commit(top: Path | None, revision: str | None) -> dict[str, Any]:
-    """pytest-benchmark's ``commit_info`` of a revision; None: of the working tree."""
-    if top is None:
-        return {"id": "unversioned", "time": None, "author_time": None, "dirty": False, "project": "", "branch": ""}
-    try:
-        sha = _git(
-            top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision or 'HEAD'}^{{commit}}"
-        ).strip()
-    except UserError as error:
-        raise UserError(
-            f"unknown revision '{revision or 'HEAD'}' in {top}: give a branch, tag or commit that git knows here "
-            "(a shallow clone may lack it: git fetch --unshallow)"
-        ) from error
-    times = _git(top, "show", "-s", "--format=%cI%n%aI", sha).splitlines()
-    dirty = revision is None and bool(_git(top, "status", "--porcelain").strip())
-    return {
-        "id": sha,
-        "time": times[0],
-        "author_time": times[1],
-        "dirty": dirty,
-        "project": top.name,
-        "branch": revision or _git(top, "rev-parse", "--abbrev-ref", "HEAD").strip(),
-    }
-
-
-def _export(top: Path, sha: str, code: Path) -> None:
-    packed = subprocess.run(["git", "archive", "--format=tar", sha], cwd=top, capture_output=True, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(code, filter="data")
-
-
-def _copy_tree(top: Path, code: Path) -> None:
-    """The working tree as it is: files git knows, and new ones it does not ignore."""
-    for name in filter(None, _git(top, "ls-files", "-coz", "--exclude-standard").split("\0")):
-        if (top / name).is_file():
-            (code / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(top / name, code / name)
+def refuse_foreign(side: Side, files: Sequence[str]) -> None:
+    """Raise UserError if a worker has imported, from the repository itself, a file that the snapshot holds as well."""
+    if side.top is None:
+        return
+    top = side.top.resolve()
+    for name in files:
+        path = Path(name).resolve()
+        if path.is_relative_to(top) and (side.code / path.relative_to(top)).is_file():
+            raise UserError(
+                f"{side.name}, {side.told}: {path.relative_to(top)} was imported from the working tree, not from the "
+                "revision: it is installed from there; give the implementation as --impl path/to/file.py:Class, with its "
+                "package at the repository's top or in src/"
+            )
 
 
 def _python(path: Path | None) -> Path:
@@ -289,15 +302,19 @@ def _python(path: Path | None) -> Path:
 def _with(requirements: Sequence[str], python: Path, folder: Path) -> Path:
     """An environment that sees all that ``python`` has, and before that ``requirements``.  Raises UserError."""
     find = "import json, site; print(json.dumps(site.getsitepackages()))"
-    seen = json.loads(subprocess.run([str(python), "-c", find], capture_output=True, text=True, check=True).stdout)
-    made = subprocess.run([str(python), "-m", "venv", str(folder)], capture_output=True, text=True)
+    told = f"--with {' '.join(requirements)}"
+    seen = json.loads(_output(told, str(python), "-c", find))
+    _output(told, str(python), "-m", "venv", str(folder))
     fresh = folder / "bin" / "python"
-    if made.returncode:
-        raise UserError(f"--with: no environment can be made: {made.stderr.strip() or made.stdout.strip()}")
-    found = subprocess.run([str(fresh), "-c", find], capture_output=True, text=True, check=True)
-    (Path(json.loads(found.stdout)[0]) / "_seen.pth").write_text("\n".join(seen) + "\n")
-    pip = subprocess.run([str(fresh), "-m", "pip", "install", "-q", *requirements], capture_output=True, text=True)
-    if pip.returncode:
-        lines = [line for line in pip.stderr.splitlines() if line.startswith("ERROR")] or [pip.stderr.strip()]
-        raise UserError(f"--with {' '.join(requirements)}: {lines[-1].removeprefix('ERROR: ')}")
+    (Path(json.loads(_output(told, str(fresh), "-c", find))[0]) / "_seen.pth").write_text("\n".join(seen) + "\n")
+    _output(told, str(fresh), "-m", "pip", "install", "-q", *requirements)
     return fresh
+
+
+def _output(told: str, *command: str) -> str:
+    found = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if found.returncode:
+        words = [line for line in found.stderr.splitlines() if line.startswith("ERROR")]
+        words = words or (found.stderr or found.stdout).strip().splitlines() or ["no word of why"]
+        raise UserError(f"{told}: {words[-1].removeprefix('ERROR: ')}")
+    return found.stdout

@@ -115,8 +115,9 @@ class Worker:
             instance.synchronize()
 
     def started(self) -> dict[str, Any]:
-        """What holds in this process: threads as every library sees them, affinity, ceilings."""
-        return {"threads_seen": threads_seen(), "ceilings": self.ceilings}
+        """What holds in this process: threads as every library sees them, affinity, ceilings, files imported."""
+        files = [str(path) for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))]
+        return {"threads_seen": threads_seen(), "ceilings": self.ceilings, "files": files}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked."""

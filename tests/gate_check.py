@@ -180,7 +180,7 @@ class Checker:
         larger = [change for change in found.changes if change.larger]
         return Trial(
             "slowed", seconds, len(found.cells),
-            [r.cell for r in found.cells if r.word == "slower" and r.cell != target], _unsure(found),
+            [r.cell for r in found.cells if r.word == "slower" and r.cell not in (target, *on_width)], _unsure(found),
             target, ratio.word == "slower", SLOWED_BY, ratio.interval.value - 1, grown,
             any(self._own(c.series, grown) and "width" in c.name for c in larger),
             sum(not (self._own(c.series, grown) and "width" in c.name) and target not in c.cells for c in larger),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,6 +112,7 @@ def test_a_renamed_implementation_has_vanished(make: Callable[..., Duel]) -> Non
     asked = make(renamed, settings)
     assert asked.vanished
     assert all(label.startswith("numpy-loop ") for label in asked.vanished)
+    assert set(asked.vanished.values()) == {"removed or renamed"}
     assert not any(label.startswith("numpy-loop ") for label in asked.cells)
 
 
@@ -150,6 +152,32 @@ def test_only_cells_in_doubt_are_measured_again(make: Callable[..., Duel], monke
     asked.measure(lambda look: [doubted], far())
     rows = ratios.pairs(*(load.load([asked.out / name]).entries for name in ("base", "head")))
     assert rows.groupby("cell")["pass"].max().to_dict() == {label: 1 + (label == doubted) for label in asked.cells}
+
+
+def test_a_head_without_a_library_tells_why_its_cells_are_gone(make: Callable[..., Duel]) -> None:
+    asked = make()
+    gone = {"impl": "numpy", "cell": "all", "reason": "numpy not installed"}
+    empty = Described({}, [], [gone], asked.described[1].facts)
+    found = Duel(asked.sides, (asked.described[0], empty), SETTINGS, asked.out)
+    assert set(found.vanished.values()) == {"numpy not installed"}
+    assert not found.cells
+
+
+def test_a_failed_cell_is_told_once(make: Callable[..., Duel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duel, "LOOKS", (2,))
+    asked = make(lambda impls: (impls / "numpy_fast.py").write_text("raise ImportError('gone')\n") and None)
+    asked.measure(lambda look: [], far())
+    assert sorted(row["cell"] for row in asked.failed) == sorted(asked.cells)
+
+
+def test_all_of_base_failing_is_unusable(make: Callable[..., Duel], tmp_path: Path) -> None:
+    asked = make()
+    broken = tmp_path / "s" / "base" / "impls"
+    broken.unlink()
+    shutil.copytree(gate_check.ROOT / "impls", broken)
+    (broken / "numpy_fast.py").write_text((broken / "numpy_fast.py").read_text().replace("BLOCK = 512", "BLOCK = None"))
+    with pytest.raises(UserError, match="base, base, cannot be measured"):
+        asked.measure(lambda look: [], far())
 
 
 def test_a_directory_in_use_is_refused(make: Callable[..., Duel]) -> None:

@@ -54,6 +54,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("gate", "--base-python", "/nowhere"), ("/nowhere", "no Python interpreter")),
         (("gate", "--from", "nowhere"), ("nowhere/duel.json",)),
         (("gate", "before", "--threads", "99"), ("--threads 99",)),
+        (("gate", "before", "--budget", "nan"), ("--budget nan",)),
+        (("gate", "before", "--from", "x"), ("--from judges what was measured",)),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -70,7 +72,11 @@ def test_outside_a_repository(tmp_path: Path) -> None:
     ("planted_with", "code", "word"),
     [
         ({}, 0, "Nothing slower"),
-        ({"change": lambda f: 1.12 if f["n"] == 8 else 1.0}, 1, "Slower: 1 finding beyond the allowance of 5%"),
+        (
+            {"change": lambda f: 1.12 if f["n"] == 8 else 1.0},
+            1,
+            "Slower, gone or failed: 1 finding at an allowance of 5%",
+        ),
         ({"noise": 0.06, "sessions": 4}, 4, "Cannot tell"),
     ],
 )
@@ -84,7 +90,22 @@ def test_exit_codes_from_files(tmp_path: Path, planted_with: dict[str, Any], cod
     assert call("ab", "--from", "duel", cwd=tmp_path).returncode == 0
 
 
-def test_an_interrupted_gate_keeps_what_it_measured(scratch: Path, tmp_path: Path) -> None:
+def test_a_damaged_result_is_no_verdict(tmp_path: Path) -> None:
+    """Whatever nobody foresaw ends with a code of its own: never 0, 1 or 4."""
+    planted.write(tmp_path / "duel", sessions=2)
+    path = tmp_path / "duel" / "head" / "data" / "numpy-pass1.json"
+    document = json.loads(path.read_text())
+    for entry in document["benchmarks"]:
+        entry["extra_info"]["reference_s"] = {"product": [1e-4], "objects": [1e-4]}
+        entry["stats"]["data"] = entry["stats"]["data"][:1]
+    path.write_text(json.dumps(document))
+    done = call("gate", "--from", "duel", cwd=tmp_path)
+    assert done.returncode not in (0, 1), done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_gate_keeps_what_it_measured(scratch: Path, tmp_path: Path, by: signal.Signals) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "backprop_bench", "gate", "before", "--impls", "numpy", "--out", str(out)]
     running = subprocess.Popen(
@@ -93,7 +114,7 @@ def test_an_interrupted_gate_keeps_what_it_measured(scratch: Path, tmp_path: Pat
     deadline = time.monotonic() + 100
     while not list(out.glob("head/data/*-pass2.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(by)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert f"--from {out} judges them" in errors

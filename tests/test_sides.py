@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from bench.sides import Described, Wish
 from tests.gate_check import ROOT
 
 OWN = (Path(__file__).parent / "own_implementations" / "good.py").read_text()
+MINE = ("mine.py:Linear",)
 SMOKE = Settings(profile="smoke", impls=("numpy",), phases=("step",))
 
 
@@ -42,7 +44,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_revision_is_what_was_committed(repository: Path, tmp_path: Path) -> None:
-    base, head = sides.make(Wish("old"), tmp_path / "sides")
+    base, head = sides.make(Wish("old"), tmp_path / "sides", MINE)
     assert (base.code / "mine.py").read_text() == OWN
     assert (head.code / "mine.py").read_text().endswith("# changed\n")
     assert base.told.startswith("old (")
@@ -57,7 +59,7 @@ def test_a_dirty_tree_is_taken_as_it_is_and_said(repository: Path, tmp_path: Pat
     (repository / "new.py").write_text("# new\n")
     (repository / ".gitignore").write_text("ignored.py\n")
     (repository / "ignored.py").write_text("")
-    _, head = sides.make(Wish("HEAD"), tmp_path / "sides")
+    _, head = sides.make(Wish("HEAD"), tmp_path / "sides", MINE)
     assert "with uncommitted changes" in head.told
     assert head.commit["dirty"] is True
     assert (head.code / "mine.py").read_text() == "# edited\n"
@@ -74,7 +76,10 @@ def test_a_dirty_tree_is_taken_as_it_is_and_said(repository: Path, tmp_path: Pat
         (Wish("main", "--output=x"), "unknown revision '--output=x'"),
         (Wish("main"), "are the same code"),
         (Wish("main", "HEAD"), "are the same code"),
+        (Wish(""), "unknown revision ''"),
         (Wish(), "nothing to compare with"),
+        (Wish(base_python=Path(sys.executable)), "are the same: nothing to compare with"),
+        (Wish("old"), "say which code of it to compare, --impl"),
         (Wish(base_python=Path("/no/python")), "no Python interpreter"),
     ],
 )
@@ -89,13 +94,15 @@ def test_revisions_need_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path / "bare")
     with pytest.raises(UserError, match="in no git repository"):
         sides.make(Wish("main"), tmp_path / "sides")
-    base, head = sides.make(Wish(base_python=Path(sys.executable)), tmp_path / "sides")
-    assert "the code as installed" in base.told
-    assert base.python == head.python
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    base, head = sides.make(Wish(base_python=other), tmp_path / "sides")
+    assert base.told == f"the code as installed with {other}"
+    assert (base.python, head.python) == (other, Path(sys.executable))
 
 
 def test_a_users_own_implementation_is_each_sides(repository: Path, tmp_path: Path) -> None:
-    base, head = sides.make(Wish("old"), tmp_path / "sides")
+    base, head = sides.make(Wish("old"), tmp_path / "sides", MINE)
     settings = Settings(profile="smoke", own=("mine.py:Linear",), phases=("step",))
     for side in (base, head):
         found = sides.describe(side, settings)
@@ -106,9 +113,68 @@ def test_a_users_own_implementation_is_each_sides(repository: Path, tmp_path: Pa
 def test_a_side_without_the_own_implementation_says_so(repository: Path, tmp_path: Path) -> None:
     git(repository, "rm", "-q", "mine.py")
     (repository / "other.py").write_text(OWN)
-    _, head = sides.make(Wish("old"), tmp_path / "sides")
+    _, head = sides.make(Wish("old"), tmp_path / "sides", MINE)
     with pytest.raises(UserError, match=r"head, the working tree .* has no mine\.py"):
         sides.describe(head, Settings(profile="smoke", own=("mine.py:Linear",)))
+
+
+def test_new_files_that_are_no_code_make_no_difference(repository: Path, tmp_path: Path) -> None:
+    (repository / "notes.txt").write_text("")
+    with pytest.raises(UserError, match="are the same code"):
+        sides.make(Wish("HEAD"), tmp_path / "sides", MINE)
+
+
+def test_an_own_implementation_is_looked_up_in_each_side_however_it_is_named(repository: Path, tmp_path: Path) -> None:
+    base, head = sides.make(Wish("old"), tmp_path / "sides", MINE)
+    for side in (base, head):
+        found = sides.describe(side, Settings(profile="smoke", own=(f"{repository / 'mine.py'}:Linear",)))
+        assert {cell.setting.entry.target for cell in found.cells.values()} == {f"{side.code / 'mine.py'}:Linear"}
+    outside = tmp_path / "outside.py"
+    outside.write_text(OWN)
+    with pytest.raises(UserError, match="it would be the same on both sides"):
+        sides.describe(base, Settings(profile="smoke", own=(f"{outside}:Linear",)))
+    for wrong in ("mine.py", "mine.py:", ":Linear"):
+        with pytest.raises(UserError, match=r"give path/to/file\.py:Class"):
+            sides.describe(base, Settings(profile="smoke", own=(wrong,)))
+
+
+def test_code_that_is_imported_from_the_working_tree_is_refused(repository: Path, tmp_path: Path) -> None:
+    base, _ = sides.make(Wish("old"), tmp_path / "sides", MINE)
+    sides.refuse_foreign(base, [str(base.code / "mine.py"), str(repository / ".venv" / "lib.py"), "/usr/lib/x.py"])
+    with pytest.raises(UserError, match=r"base, old .*: mine\.py was imported from the working tree"):
+        sides.refuse_foreign(base, [str(repository / "mine.py")])
+
+
+def test_what_an_implementation_prints_is_no_answer(repository: Path, tmp_path: Path) -> None:
+    (repository / "mine.py").write_text("print('hello')\n" + OWN)
+    _, head = sides.make(Wish("old"), tmp_path / "sides", MINE)
+    assert sides.describe(head, Settings(profile="smoke", own=MINE, phases=("step",))).cells
+
+
+def test_links_odd_names_and_export_rules_do_not_change_a_snapshot(repository: Path, tmp_path: Path) -> None:
+    (repository / "link.py").symlink_to("/nowhere/at/all.py")
+    (repository / ".gitattributes").write_text("mine.py export-ignore\n")
+    odd = os.fsdecode(b"\xff.txt")
+    (repository / odd).write_text("")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "odd")
+    (repository / "mine.py").write_text(OWN + "# again\n")
+    base, head = sides.make(Wish("HEAD"), tmp_path / "sides", MINE)
+    for side in (base, head):
+        assert (side.code / "mine.py").is_file()
+        assert (side.code / "link.py").is_symlink()
+        assert (side.code / odd).is_file()
+
+
+def test_a_head_that_does_not_import_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = suite(tmp_path)
+    monkeypatch.chdir(folder)
+    registry = folder / "impls" / "registry.py"
+    registry.write_text(registry.read_text() + "import no_such_module\n")
+    with sides.prepared(Wish("main"), SMOKE) as (_, (before, after)):
+        assert before.cells
+        assert not after.cells
+        assert "no_such_module" in after.why_not(next(iter(before.cells.values())))
 
 
 def suite(tmp_path: Path) -> Path:
