@@ -1,6 +1,7 @@
 """The command line: parse, call, exit code.
 
-Exit codes: 0 done, 2 unusable input, 3 some cells failed, 130 interrupted; of ``gate`` also 1 slower, 4 cannot tell.
+Exit codes: 0 done, 2 unusable input, 3 some cells failed, 70 it broke itself, 130 interrupted; of ``gate`` also
+1 slower, gone or failed, 4 cannot tell.
 """
 
 from __future__ import annotations

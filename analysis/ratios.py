@@ -133,11 +133,12 @@ def _exp(found: Interval) -> Interval:
 
 def more_sessions(found: Ratio, allow: float) -> int | None:
     """Sessions in all that would tell, on average four times in five; None where no number of them would: the true ratio
-    lies too near the allowance.
+    lies too near the allowance.  Where it may be 1 still, so many as would clear it were it 1.
 
     margin = (z_look + z_power) · s / √K
     """
-    margin = abs(float(np.log1p(allow)) - found.estimate.value)
+    bound = float(np.log1p(allow))
+    margin = bound if found.interval.low <= 1 <= found.interval.high else abs(bound - found.estimate.value)
     spread = found.estimate.error * np.sqrt(found.sessions)
     if not found.estimate.degrees > 0 or margin <= 0:
         return None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis import ratios
-from analysis.statistics import Estimate, discoveries
+from analysis.statistics import Estimate, Interval, discoveries
 from bench.duel import LOOKS
 from tests.planted_comparison import rows
 
@@ -107,11 +107,11 @@ def test_false_discoveries_stay_at_their_rate() -> None:
 
 def test_more_sessions_are_told_where_they_would_help() -> None:
     near = Estimate(0.02, 0.02, 20)
-    found = ratios.Ratio("c", near, near.interval(), 4, "cannot tell", False, 1.0, 1.0)
+    found = ratios.Ratio("c", near, Interval(1.02, 0.97, 1.07), 4, "cannot tell", False, 1.0, 1.0)
     needed = ratios.more_sessions(found, ALLOW)
     assert needed is not None and 4 < needed < 100
-    on_it = Estimate(float(np.log1p(ALLOW)), 0.02, 20)
-    found = ratios.Ratio("c", on_it, on_it.interval(), 4, "cannot tell", False, 1.0, 1.0)
+    on_it = Estimate(float(np.log1p(ALLOW)), 0.01, 20)
+    found = ratios.Ratio("c", on_it, Interval(1.05, 1.02, 1.08), 4, "cannot tell", False, 1.0, 1.0)
     assert ratios.more_sessions(found, ALLOW) is None
 
 

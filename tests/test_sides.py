@@ -145,6 +145,18 @@ def test_code_that_is_imported_from_the_working_tree_is_refused(repository: Path
         sides.refuse_foreign(base, [str(repository / "mine.py")])
 
 
+def test_the_harness_may_be_the_working_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a checkout of the suite, installed from there: the harness measures both sides, the implementations are theirs."""
+    folder = suite(tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sides, "OURS", folder)
+    (folder / "impls" / "losses.py").write_text((folder / "impls" / "losses.py").read_text() + "# changed\n")
+    base, _ = sides.make(Wish("main"), tmp_path / "sides")
+    sides.refuse_foreign(base, [str(base.home / "bench" / "worker.py"), str(base.home / "impls" / "losses.py")])
+    with pytest.raises(UserError, match=r"impls/losses\.py was imported from the working tree"):
+        sides.refuse_foreign(base, [str(folder / "impls" / "losses.py")])
+
+
 def test_what_an_implementation_prints_is_no_answer(repository: Path, tmp_path: Path) -> None:
     (repository / "mine.py").write_text("print('hello')\n" + OWN)
     _, head = sides.make(Wish("old"), tmp_path / "sides", MINE)
