@@ -124,6 +124,8 @@ def _documents(path: Path, notes: list[str]) -> list[tuple[Path, dict[str, Any]]
 
 def _directory(path: Path, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
     """A run directory's data: gathered files, and cells a killed run had finished."""
+    if (path / "duel.json").exists():
+        raise UserError(f"{path}: is a comparison of two sides; give one of them, {path / 'base'} or {path / 'head'}")
     files = [*sorted(path.glob("data/*.json")), *sorted(path.glob("data/cells/*.json"))] or sorted(path.glob("*.json"))
     files = [file for file in files if file.name != "fits.json"]
     if not files:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis import comparison, comparison_report
+from analysis import comparison, comparison_report, load
 from backprop_files import UserError
 from tests import planted_comparison as planted
 
@@ -99,6 +99,12 @@ def test_a_damaged_comparison_is_refused_in_one_line(tmp_path: Path, text: str) 
         comparison.compare(tmp_path, 0.05)
     assert "\n" not in str(caught.value)
     assert "duel.json" in str(caught.value)
+
+
+def test_a_comparison_is_no_run(tmp_path: Path) -> None:
+    planted.write(tmp_path, sessions=1)
+    with pytest.raises(UserError, match="is a comparison of two sides; give one of them"):
+        load.load([tmp_path])
 
 
 def test_doubt_ends_when_all_is_told(tmp_path: Path) -> None:
