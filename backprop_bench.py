@@ -45,6 +45,9 @@ def run(
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
     dtype: Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")] = "",
     phases: Annotated[str, typer.Option(help="of step,forward,loss,backward,update (default: all)")] = "",
+    optimizers: Annotated[
+        str, typer.Option(help="optimizers, comma-separated (default: gradient-descent; full: all)")
+    ] = "",
     passes: Annotated[int, typer.Option(help="fresh processes per implementation (default: the profile's)")] = 0,
     budget: Annotated[float | None, typer.Option(help="seconds for all measuring (default: the profile's)")] = None,
     cell_seconds: Annotated[
@@ -79,6 +82,7 @@ def run(
         budget_s=budget,
         cell_s=cell_seconds,
         precision=precision,
+        optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
     if resume and out is None:

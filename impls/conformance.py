@@ -15,6 +15,8 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
 #: The same of what several steps have moved the parameters by: errors of one step carry into the gradients of the next.
 STEPS_TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 STEPS = 10
+#: Times an optimizer's usual learning rate: then ten steps move a small network so far that no rounding hides an error.
+BOLD = 1000.0
 #: Where moves do not shrink with gradients, a gradient may be off by this share of the tolerance times its array's root
 #: mean square: most of those that are so near zero are rounding, and so is then their whole move.
 NEAR_ZERO = 0.1
@@ -80,7 +82,7 @@ class Expected:
     def check_steps(self, after: Sequence[AnyArray], steps: int = STEPS) -> float:
         """How far the parameters after several steps are from the reference's, relative to all they moved.
 
-        For small problems with moves that rounding of θ cannot hide.  Raises Mismatch.
+        For small problems at a bold learning rate, whose moves rounding of θ cannot hide.  Raises Mismatch.
         """
         check_shapes("parameters", self.gradients, after)
         before, wanted = _flat(self.problem.parameters), _flat(reference.after_steps(self.problem, steps))

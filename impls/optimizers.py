@@ -130,7 +130,6 @@ class AdaGrad(Optimizer):
     name = "adagrad"
     operations = 6
     learning_rate = 1e-3
-    normalises = True
 
     start: float = 0.1
 
