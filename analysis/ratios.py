@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.load import USUAL_OPTIMIZER
 from analysis.normalise import IDENTITY
 from analysis.statistics import Estimate, Floats, Interval, discoveries, moderated, tamed
 
@@ -27,7 +28,7 @@ Word = Literal["faster", "same", "slower", "cannot tell"]
 #: Two-sided error of each of so many looks, for 5 % in all.
 POCOCK = {1: 0.05, 2: 0.0294, 3: 0.0221, 4: 0.0182, 5: 0.0158, 6: 0.0142, 7: 0.0130, 8: 0.0120}
 #: What shares a variance.
-SERIES = ["impl", "device", "dtype", "phase"]
+SERIES = ["impl", "device", "dtype", "phase", "optimizer"]
 #: Share of the pairs of rounds that is left out at either end.
 TRIM = 0.25
 
@@ -59,7 +60,8 @@ def session_ratio(base: Floats, head: Floats) -> float:
 def label(row: Mapping[Any, Any]) -> str:
     """A cell's name, as in the files."""
     names = ("impl", "device", "dtype", "layers", "activation", "loss")
-    return " ".join(str(row[name]) for name in names) + f" n={row['n']} {row['phase']}"
+    trained = "" if row["optimizer"] == USUAL_OPTIMIZER else f" {row['optimizer']}"
+    return " ".join(str(row[name]) for name in names) + f"{trained} n={row['n']} {row['phase']}"
 
 
 def pairs(base: pd.DataFrame, head: pd.DataFrame) -> pd.DataFrame:
