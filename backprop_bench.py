@@ -119,6 +119,7 @@ Compared = Annotated[str, typer.Option(help="implementations, comma-separated (d
 Own = Annotated[list[str] | None, typer.Option("--impl", help="your own, as each side has it: file.py:Class")]
 Profile = Annotated[str, typer.Option(help="whose cells: smoke, quick or full")]
 Phases = Annotated[str, typer.Option(help="of step,forward,loss,backward,update")]
+Optimizers = Annotated[str, typer.Option(help="optimizers, comma-separated (default: gradient-descent; full: all)")]
 Device = Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")]
 Threads = Annotated[int, typer.Option(help="cores to measure with")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")]
@@ -143,6 +144,7 @@ def ab(
     impl: Own = None,
     profile: Profile = "smoke",
     phases: Phases = "step",
+    optimizers: Optimizers = "",
     device: Device = "cpu",
     threads: Threads = 1,
     dtype: Dtype = "",
@@ -170,6 +172,7 @@ def gate(
     impl: Own = None,
     profile: Profile = "smoke",
     phases: Phases = "step",
+    optimizers: Optimizers = "",
     device: Device = "cpu",
     threads: Threads = 1,
     dtype: Dtype = "",
@@ -218,6 +221,7 @@ def _measure_sides(given: dict[str, Any], directory: Path, words: bool) -> None:
         dtype=given["dtype"],
         phases=_names(given["phases"]) or plan.ALL_PHASES,
         seed=given["seed"],
+        optimizers=_names(given["optimizers"]),
     )
     wish = sides.Wish(
         given["base"], given["head"], given["base_python"], given["head_python"], tuple(given["with_"] or ())

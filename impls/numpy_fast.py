@@ -12,8 +12,8 @@ from impls.straight_line import Operations, StraightLine
 #: Examples worked on at a time within a step: 128 to 4,096 were tried on networks 64 to 512 wide; 512 was within a few
 #: per cent of the best for each, because a layer's block then stays in a 1 MiB L2 cache.
 BLOCK = 512
-#: Bytes of each buffer that an update works on at a time: 2¹³ to 2²² were tried for Adam on a million parameters; what two
-#: calls that follow each other share stays in a 1 MiB L2 cache, and the calls are few.
+#: Bytes of each buffer that an update works on at a time.  2¹⁵ to 2²³ were tried for Adam on one and four million
+#: parameters: shorter blocks pay for more calls, longer ones for memory that has left the caches between two calls.
 UPDATE_BLOCK_BYTES = 1 << 18
 
 
