@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
-.PHONY: venv report test lint smoke peers repeatability kernels selftest predict-check other-tools gate-check \
+.PHONY: venv report test lint smoke peers optimizers repeatability kernels selftest predict-check other-tools gate-check \
 	history-check gpu example clean
 
 venv: $(VENV)/.ready  ## the environment alone
@@ -35,6 +35,9 @@ smoke: venv  ## the main job in its smallest size
 
 peers: venv  ## speed beside other libraries, ratios from one run
 	$(BIN)/python -m bench.peers
+
+optimizers: venv  ## an update beside the bytes it must move: ours, torch's forms, optax
+	$(BIN)/python -m bench.optimizers_check --parameters 100000,1000000,4000000
 
 repeatability: venv  ## how well cells repeat in 20 fresh processes each, and how precise a quick run is
 	rm -rf reports/repeatability reports/repeatability-quick

@@ -50,6 +50,9 @@ def run(
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
     dtype: Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")] = "",
     phases: Annotated[str, typer.Option(help="of step,forward,loss,backward,update (default: all)")] = "",
+    optimizers: Annotated[
+        str, typer.Option(help="optimizers, comma-separated (default: gradient-descent; full: all)")
+    ] = "",
     passes: Annotated[int, typer.Option(help="fresh processes per implementation (default: the profile's)")] = 0,
     budget: Annotated[float | None, typer.Option(help="seconds for all measuring (default: the profile's)")] = None,
     cell_seconds: Annotated[
@@ -84,6 +87,7 @@ def run(
         budget_s=budget,
         cell_s=cell_seconds,
         precision=precision,
+        optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
     if resume and out is None:
@@ -120,6 +124,7 @@ Compared = Annotated[str, typer.Option(help="implementations, comma-separated (d
 Own = Annotated[list[str] | None, typer.Option("--impl", help="your own, as each side has it: file.py:Class")]
 Profile = Annotated[str, typer.Option(help="whose cells: smoke, quick or full")]
 Phases = Annotated[str, typer.Option(help="of step,forward,loss,backward,update")]
+Optimizers = Annotated[str, typer.Option(help="optimizers, comma-separated (default: gradient-descent; full: all)")]
 Device = Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")]
 Threads = Annotated[int, typer.Option(help="cores to measure with")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")]
@@ -146,6 +151,7 @@ def _comparing(words: bool) -> Callable[..., None]:
         impl: Own = None,
         profile: Profile = "smoke",
         phases: Phases = "step",
+        optimizers: Optimizers = "",
         device: Device = "cpu",
         threads: Threads = 1,
         dtype: Dtype = "",
@@ -208,6 +214,7 @@ def _measure_sides(given: dict[str, Any], directory: Path, words: bool) -> None:
         dtype=given["dtype"],
         phases=_names(given["phases"]) or plan.ALL_PHASES,
         seed=given["seed"],
+        optimizers=_names(given["optimizers"]),
     )
     wish = sides.Wish(
         given["base"], given["head"], given["base_python"], given["head_python"], tuple(given["with_"] or ())

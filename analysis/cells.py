@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.core.groupby import SeriesGroupBy
 
+from analysis.load import GROUP
 from analysis.normalise import IDENTITY, kept
 from analysis.statistics import moderated_intervals
 
@@ -50,12 +51,12 @@ def table(entries: pd.DataFrame) -> pd.DataFrame:
 def _intervals(times: SeriesGroupBy[Any, Any]) -> pd.DataFrame:
     """Geometric means over passes with 95 % intervals, on the log scale since passes differ by factors.
 
-    Variances are moderated among the cells of one implementation and phase: a loss of 5 µs between two products of a
+    Variances are moderated among the cells of one implementation, phase and optimizer: a loss of 5 µs between two products of a
     millisecond repeats far worse than a step, and must not lend the step its variance.
     """
     logs = times.agg(list).map(lambda values: np.log(values))
     parts = []
-    for _, rows in logs.groupby(["impl", "device", "dtype", "phase"], sort=False):
+    for _, rows in logs.groupby(GROUP, sort=False):
         found = moderated_intervals(list(rows))
         ends = np.exp([[interval.value, interval.low, interval.high] for interval in found])
         parts.append(pd.DataFrame(ends, index=rows.index, columns=["time_s", "ci_low_s", "ci_high_s"]))

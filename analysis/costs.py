@@ -28,8 +28,15 @@ UNITS: Mapping[str, str] = {
     "n·m·p": "parameter-operation",
     "n": "example",
 }
-#: A parameter's update reads it and its gradient and writes it.
-_MOVES_PER_PARAMETER = 3
+#: A parameter's update reads it and its gradient and writes it; what the optimizer keeps of it is read and written too.
+MOVES_PER_PARAMETER: Mapping[str, int] = {
+    "gradient-descent": 3,
+    "momentum": 5,
+    "nesterov": 5,
+    "adagrad": 5,
+    "rmsprop": 5,
+    "adam": 7,
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,9 @@ def _against(term: str, seconds: float, cells: pd.DataFrame) -> tuple[float | No
     if term in ("n·m", "n·products"):
         return 2 / seconds / float(cells["ceiling_flops"].median()), "matrix-product rate"
     if term == "m":
-        moved = _MOVES_PER_PARAMETER * float(cells["itemsize"].iloc[0])
+        moves = MOVES_PER_PARAMETER.get(str(cells["optimizer"].iloc[0]))
+        if moves is None:
+            return None, ""
+        moved = moves * float(cells["itemsize"].iloc[0])
         return moved / seconds / float(cells["bandwidth_bytes_per_s"].median()), "memory bandwidth"
     return None, ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -57,6 +57,14 @@ class Material:
     rounds: pd.DataFrame  # of analysis.timeline
     states: pd.DataFrame
     regimes: Mapping[str, Regimes]  # by full series
+    others: Sequence[Verdict] = ()  # of optimizers beside the usual one, whose cells are in none of the figures
+    other_cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def rows_of(self, verdict: Verdict) -> pd.DataFrame:
+        """The cells of a verdict's series and optimizer, of every phase."""
+        usual = (self.cells["optimizer"] == verdict.optimizer).any()
+        cells = self.cells if usual else self.other_cells
+        return cells[(cells["full_series"] == name_of(verdict)) & (cells["optimizer"] == verdict.optimizer)]
 
     @property
     def steps(self) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""``fits.json``: what scripts may rely on, one object for each implementation, device, dtype and phase."""
+"""``fits.json``: what scripts may rely on, one object for each implementation, device, dtype, phase and optimizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def document(run: Run, material: Material) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "run": _plain(run.settings),
-        "fits": [_fit_object(material, verdict) for verdict in material.verdicts],
+        "fits": [_fit_object(material, verdict) for verdict in (*material.verdicts, *material.others)],
     }
 
 
@@ -33,6 +33,7 @@ def _fit_object(material: Material, verdict: Verdict) -> dict[str, Any]:
         "device": verdict.device,
         "dtype": verdict.dtype,
         "phase": verdict.phase,
+        "optimizer": verdict.optimizer,
         "claim": {
             "statement": verdict.claim.statement,
             "law": verdict.claim.law,
@@ -103,8 +104,7 @@ def _interval(found: Interval) -> dict[str, Any]:
 
 def costs_of(material: Material, verdict: Verdict) -> list[Cost]:
     """What things cost by the winning law of a verdict's group."""
-    rows = material.cells[material.cells["full_series"] == figures.name_of(verdict)]
-    return costs(verdict.choice, verdict.phase, rows)
+    return costs(verdict.choice, verdict.phase, material.rows_of(verdict))
 
 
 def _number(value: Any) -> Any:

@@ -235,7 +235,8 @@ def _scaling(entries: pd.DataFrame, cells: pd.DataFrame, reference: dict[str, fl
     entries = pd.concat([normalise.kept(entries), verdicts.memory(entries)])
     groups = dict(list(entries.groupby(load.GROUP)))
     for verdict in verdicts.judge(entries[entries["phase"] != "memory"], cells):
-        rows = groups[(verdict.impl, verdict.device, verdict.dtype, verdict.phase)]
+        rows = groups[(verdict.impl, verdict.device, verdict.dtype, verdict.phase, verdict.optimizer)]
+        name = "" if verdict.optimizer == _USUAL["optimizer"] else verdict.optimizer  # stands where a cell's name does
         memory = verdict.phase == "memory"
         scale = 1.0 if memory else reference.get(verdict.device, 1.0)
         unit = BYTES if memory else PRODUCTS if verdict.device in reference else SECONDS
@@ -244,10 +245,10 @@ def _scaling(entries: pd.DataFrame, cells: pd.DataFrame, reference: dict[str, fl
         passes = int(rows["pass"].nunique())
         for quantity, its_unit, axis, interval in _numbers(verdict, rows, cells, scale, unit):
             if math.isfinite(interval.value) and (interval.value > 0 or "exponent" in quantity):  # no logarithm of 0
-                yield Point(group, quantity, its_unit, axis, "", interval, passes)
+                yield Point(group, quantity, its_unit, axis, name, interval, passes)
         if verdict.choice.winner:
             law = verdict.choice.winner.law.name
-            yield Point(group, "winning law", "", "", "", _NONE, passes, text=law)
+            yield Point(group, "winning law", "", "", name, _NONE, passes, text=law)
 
 
 def _numbers(
@@ -260,7 +261,8 @@ def _numbers(
             axis = ",".join(dict.fromkeys(line.axis for line in exponent.lines))
             yield f"exponent of {name.replace('_', ' by ')}", "", axis, Interval(exponent.value, low, high)
     yield "fixed overhead", unit, "examples", _scaled(fixed_overhead(entries), scale)
-    own = (cells[["impl", "device", "dtype"]] == [verdict.impl, verdict.device, verdict.dtype]).all(axis=1)
+    told = [verdict.impl, verdict.device, verdict.dtype, verdict.optimizer]
+    own = (cells[["impl", "device", "dtype", "optimizer"]] == told).all(axis=1)
     for cost in costs(verdict.choice, verdict.phase, cells[own]):
         yield f"cost: {cost.unit}", unit, "", _scaled(cost.seconds, scale)
     if verdict.phase == "step":

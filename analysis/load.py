@@ -17,7 +17,9 @@ from analysis.normalise import IDENTITY, normalise
 from backprop_files import CELL_KEYS, SCHEMA_VERSION, UserError
 
 #: What is fitted and judged together.
-GROUP = ["impl", "device", "dtype", "phase"]
+GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
+#: The optimizer that trains unless another is named.
+USUAL_OPTIMIZER = "gradient-descent"
 #: Machine facts that must agree before files may stand in one report.
 SAME_MACHINE = ("cpu_model", "machine", "system", "python_version", "libraries", "accelerators", "memory_bytes")
 
@@ -31,6 +33,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "layers": list,
     "activation": str,
     "loss": str,
+    "optimizer": str,
     "phase": str,
     "axis": str,
     "heldout": bool,
@@ -69,6 +72,17 @@ class Run:
     machine: dict[str, Any]
     measured_at: str
     commit: dict[str, Any] = field(default_factory=dict)
+
+
+def usual_optimizer(rows: pd.DataFrame) -> str:
+    """The optimizer whose cells tell of everything but optimizers: gradient descent where it is there, else the first."""
+    names = list(rows["optimizer"].unique())
+    return USUAL_OPTIMIZER if USUAL_OPTIMIZER in names or not names else str(names[0])
+
+
+def usual(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows trained by ``usual_optimizer``."""
+    return rows[rows["optimizer"] == usual_optimizer(rows)]
 
 
 def load(paths: Sequence[Path]) -> Run:

@@ -17,7 +17,7 @@ from analysis import activations, cells, laws, sizes, verdicts, words
 from analysis.costs import costs
 from analysis.hypotheses import Law
 from analysis.laws import Choice
-from analysis.load import Run
+from analysis.load import Run, usual
 from analysis.statistics import LEVEL, Interval, t_quantile
 from backprop_files import UserError
 
@@ -62,7 +62,7 @@ class Series:
 
 def series(run: Run, impl: str, hypotheses: Sequence[Law] | None = None, device: str = "", dtype: str = "") -> Series:
     """Fit one implementation's steps and memory.  Raises UserError where the run has none, or no law could be chosen."""
-    entries = run.entries[run.entries["phase"] == "step"]
+    entries = usual(run.entries[run.entries["phase"] == "step"])
     known = sorted(entries["impl"].unique())
     if impl not in known:
         near = difflib.get_close_matches(impl, known, 1)

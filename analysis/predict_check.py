@@ -22,8 +22,8 @@ def check(run: load.Run, other: load.Run) -> pd.DataFrame:
     Normalised seconds of two runs differ by how fast the machine was meanwhile: each counts in its own usual time of the
     product kernel, so those of ``other`` are brought to that of ``run``.
     """
-    known = run.entries[run.entries["phase"] == "step"]
-    new = cells.table(other.entries[other.entries["phase"] == "step"])
+    known = load.usual(run.entries[run.entries["phase"] == "step"])
+    new = cells.table(load.usual(other.entries[other.entries["phase"] == "step"]))
     pace = _usual_product(run.entries) / _usual_product(other.entries)
     rows = []
     for impl, group in new.groupby("impl"):

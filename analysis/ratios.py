@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.load import USUAL_OPTIMIZER
 from analysis.normalise import IDENTITY
 from analysis.statistics import Estimate, Floats, Interval, discoveries, moderated, tamed
 from backprop_files import UserError
@@ -28,7 +29,7 @@ Word = Literal["faster", "same", "slower", "cannot tell"]
 #: Two-sided error of each look, for 5 % in all: at 4, 6, 9, 14, 21, 32 and 48 sessions, by simulation; fewer looks err less.
 ERROR_OF_LOOK = 0.011
 #: What shares a variance.
-SERIES = ["impl", "device", "dtype", "phase"]
+SERIES = ["impl", "device", "dtype", "phase", "optimizer"]
 #: Share of the pairs of rounds that is left out at either end.
 TRIM = 0.25
 
@@ -60,7 +61,8 @@ def session_ratio(base: Floats, head: Floats) -> float:
 def label(row: Mapping[Any, Any]) -> str:
     """A cell's name, as in the files."""
     names = ("impl", "device", "dtype", "layers", "activation", "loss")
-    return " ".join(str(row[name]) for name in names) + f" n={row['n']} {row['phase']}"
+    trained = "" if row["optimizer"] == USUAL_OPTIMIZER else f" {row['optimizer']}"
+    return " ".join(str(row[name]) for name in names) + f"{trained} n={row['n']} {row['phase']}"
 
 
 def pairs(base: pd.DataFrame, head: pd.DataFrame) -> pd.DataFrame:

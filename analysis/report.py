@@ -59,10 +59,7 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     hypotheses = declared(laws_file)
     run = load.load(paths)
     cells = cell_table.table(run.entries)
-    judged = verdicts.judge(run.entries, cells, hypotheses)
-    material = Material(
-        cells, judged, timeline.rounds(run.entries), timeline.states(run.entries), _regimes(run.entries, judged)
-    )
+    material = _material(run.entries, cells, verdicts.judge(run.entries, cells, hypotheses))
     write_whole(
         out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
     )
@@ -76,13 +73,30 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     return page
 
 
+def _material(entries: pd.DataFrame, cells: pd.DataFrame, judged: Sequence[Verdict]) -> Material:
+    """Figures and tables show the usual optimizer; others have a table of their own, and their claims."""
+    own = load.usual_optimizer(entries)
+    usual = load.usual(entries)
+    mine = [verdict for verdict in judged if verdict.optimizer == own]
+    return Material(
+        cells[cells["optimizer"] == own].reset_index(drop=True),
+        mine,
+        timeline.rounds(usual),
+        timeline.states(usual),
+        _regimes(usual, mine),
+        [verdict for verdict in judged if verdict.optimizer != own],
+        cells[cells["optimizer"] != own].reset_index(drop=True),
+    )
+
+
 def _regimes(entries: pd.DataFrame, judged: Sequence[Verdict]) -> dict[str, Regimes]:
     """Regimes of every series' steps, by full name."""
     found = {}
     for verdict in judged:
         if verdict.phase != "step":
             continue
-        rows = entries[(entries[load.GROUP] == [verdict.impl, verdict.device, verdict.dtype, "step"]).all(axis=1)]
+        key = [verdict.impl, verdict.device, verdict.dtype, "step", verdict.optimizer]
+        rows = entries[(entries[load.GROUP] == key).all(axis=1)]
         regimes = regimes_of(rows, verdict.exponents["n"])
         if regimes:
             found[figures.name_of(verdict)] = regimes
@@ -159,7 +173,8 @@ def _context(run: Run, material: Material, pictures: list[Picture], absent: list
         "failed": _grouped(run.failed),
         "machine": _machine_rows(run.machine),
         "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
-        "cells": len(cells),
+        "optimizers": optimizers_table(material),
+        "cells": len(cells) + len(material.other_cells),
         "unsettled": int((~cells["settled"].astype(bool)).sum()),
         "disturbed": int(run.entries["disturbed"].sum()),
         "measurements": len(run.entries),
@@ -181,6 +196,7 @@ def claims_table(material: Material) -> list[dict[str, Any]]:
             rows.append(
                 {"claim": claim.statement, "source": claim.source, "experiment": claim.experiment, "cells": cells}
             )
+    rows += _claims_of_others(material)
     steps = [v for v in material.verdicts if v.phase == "step"]
     for name in dict.fromkeys(judged.fit.law.name for v in steps for judged in v.laws):
         cells = {
@@ -199,6 +215,41 @@ def claims_table(material: Material) -> list[dict[str, Any]]:
                 {"claim": f"a step costs as “{name}”", "source": "rival", "experiment": experiment, "cells": cells}
             )
     return rows
+
+
+def _claims_of_others(material: Material) -> list[dict[str, Any]]:
+    """The update's claim by every optimizer beside the usual one."""
+    rows: dict[str, dict[str, Any]] = {}
+    for verdict in material.others:
+        claim = verdict.claim
+        row = {"source": claim.source, "experiment": claim.experiment, "cells": {}}
+        row["claim"] = claim.statement.replace("the update", f"the update by {verdict.optimizer}")
+        told = {"word": verdict.word, "evidence": evidence(verdict), "why": verdict.reason}
+        rows.setdefault(verdict.optimizer, row)["cells"][_series(material, verdict)] = told
+    return list(rows.values())
+
+
+def optimizers_table(material: Material) -> list[dict[str, Any]]:
+    """What an update costs for each parameter, and a step at the centre, by optimizer; nothing where there is only one.
+
+    ``updates`` has by series the cost of a parameter; ``steps`` the step over that of the usual optimizer, of one cell.
+    """
+    if material.other_cells.empty:
+        return []
+    rows: dict[str, dict[str, Any]] = {}
+    for verdict in (*material.verdicts, *material.others):
+        for cost in fits.costs_of(material, verdict) if verdict.phase == "update" else ():
+            if cost.unit == "parameter":
+                row = rows.setdefault(verdict.optimizer, {"optimizer": verdict.optimizer, "updates": {}, "steps": {}})
+                row["updates"][_series(material, verdict)] = cost
+    where = ["full_series", "layers", "activation", "loss", "n"]
+    usual = material.steps.set_index(where)["time_s"]
+    for _, cell in material.other_cells[material.other_cells["phase"] == "step"].iterrows():
+        key, name = tuple(cell[where]), str(cell["optimizer"])
+        if key in usual.index:
+            row = rows.setdefault(name, {"optimizer": name, "updates": {}, "steps": {}})
+            row["steps"][str(cell["series"])] = float(cell["time_s"] / usual[key])
+    return list(rows.values())
 
 
 def evidence(verdict: Verdict) -> str:
@@ -228,8 +279,7 @@ def costs_table(material: Material) -> list[dict[str, Any]]:
 
 
 def _series(material: Material, verdict: Verdict) -> str:
-    found = material.cells.loc[material.cells["full_series"] == figures.name_of(verdict), "series"]
-    return str(found.iloc[0])
+    return str(material.rows_of(verdict)["series"].iloc[0])
 
 
 def opening(steps: Sequence[Verdict], cells: pd.DataFrame) -> str:

@@ -26,6 +26,7 @@ import pandas as pd
 from analysis import exponents, growth, laws
 from analysis.exponents import AXES, Line
 from analysis.hypotheses import Law
+from analysis.load import USUAL_OPTIMIZER
 from analysis.ratios import ERROR_OF_LOOK, SERIES, Word, table
 from analysis.statistics import Estimate, Floats, Interval, discoveries, gradient, moderated
 
@@ -146,7 +147,9 @@ def quantities(rows: pd.DataFrame, base: pd.DataFrame, allow: float, declared: t
 
 
 def _series(rows: pd.DataFrame) -> list[tuple[str, tuple[Any, ...]]]:
-    return [(" ".join(map(str, key)), key) for key, _ in rows.groupby(SERIES, sort=False)]
+    """Names and keys; the usual optimizer needs no mention."""
+    keys = [key for key, _ in rows.groupby(SERIES, sort=False)]
+    return [(" ".join(str(part) for part in key if part != USUAL_OPTIMIZER), key) for key in keys]
 
 
 def _rows_of(entries: pd.DataFrame, key: tuple[Any, ...]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from analysis.claims import BAND, CLAIMS, HELDOUT_BAND, Claim
 from analysis.exponents import Exponent, exponents
 from analysis.hypotheses import Law, declared
 from analysis.laws import DRAWS, LEAST_HELDOUT, LawFit
-from analysis.load import GROUP
+from analysis.load import GROUP, usual_optimizer
 from analysis.normalise import kept
 from analysis.statistics import Interval
 
@@ -39,6 +39,7 @@ class Verdict:
     device: str
     dtype: str
     phase: str
+    optimizer: str
     claim: Claim
     word: Word
     reason: str
@@ -51,17 +52,19 @@ class Verdict:
 def judge(
     entries: pd.DataFrame, cells: pd.DataFrame, hypotheses: Sequence[Law] | None = None, resamples: int = DRAWS
 ) -> list[Verdict]:
-    """A verdict for every group of the run, in the order of the cell table; memory is judged as a phase of its own.
+    """A verdict for every group of the run, in the order of the cell table; memory is judged as a phase of its own.  Beside
+    the usual optimizer others are judged by their update alone: of whole steps they have one cell or two.
 
     ``resamples`` is how often the winning law's coefficients are drawn anew for their intervals.
     """
     hypotheses = declared() if hypotheses is None else hypotheses
     entries, cells = pd.concat([kept(entries), memory(entries)]), pd.concat([cells, memory(cells)])
+    own, how = usual_optimizer(entries), (hypotheses, resamples)
     by_group = dict(list(cells.groupby(GROUP, sort=False)))
     return [
-        _judge((str(key[0]), str(key[1]), str(key[2]), str(key[3])), rows, by_group[key], hypotheses, resamples)
+        _judge((str(key[0]), str(key[1]), str(key[2]), str(key[3]), str(key[4])), rows, by_group[key], *how)
         for key, rows in entries.groupby(GROUP, sort=True)
-        if str(key[3]) in CLAIMS
+        if str(key[3]) in CLAIMS and (key[4] == own or key[3] == "update")
     ]
 
 
@@ -76,7 +79,7 @@ def memory(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _judge(
-    key: tuple[str, str, str, str],
+    key: tuple[str, str, str, str, str],
     entries: pd.DataFrame,
     cells: pd.DataFrame,
     hypotheses: Sequence[Law],

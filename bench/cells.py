@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from impls import activations, counts
+from impls import activations, counts, optimizers
 from impls.interface import Network, Phase
 from impls.registry import Entry
 
@@ -19,12 +19,17 @@ class Point:
     axes: tuple[str, ...]
     heldout: bool = False
     phases: tuple[Phase, ...] = ()  # measured one by one, beside the step
+    optimizer: str = optimizers.USUAL
+    step: bool = True  # false: phases alone
 
     @property
     def label(self) -> str:
-        """Short, unique and readable: ``64-128-128-10 horner-4 mse n=256``."""
+        """Short, unique and readable: ``64-128-128-10 horner-4 mse n=256``; ``… mse adam n=256`` where it is not plain
+        gradient descent that trains.
+        """
         network = self.network
-        return f"{'-'.join(map(str, network.layers))} {network.activation} {network.loss} n={self.n}"
+        trained = "" if self.optimizer == optimizers.USUAL else f"{self.optimizer} "
+        return f"{'-'.join(map(str, network.layers))} {network.activation} {network.loss} {trained}n={self.n}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
         "layers": list(network.layers),
         "activation": network.activation,
         "loss": network.loss,
-        "optimizer": "gradient-descent",
+        "optimizer": point.optimizer,
         "phase": cell.phase,
         "axis": ",".join(point.axes),
         "heldout": point.heldout,
@@ -79,7 +84,7 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
         "u": network.u,
         "width": network.width,
         "depth": network.depth,
-        "operations": counts.operations(network, point.n),
+        "operations": counts.operations(network, point.n, point.optimizer),
         "estimated_bytes": bytes_estimate(setting, point),
         "seed": seed,
     }
@@ -88,4 +93,4 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
 def bytes_estimate(setting: Setting, point: Point) -> int:
     """Memory that a point may need."""
     itemsize = setting.entry.object_bytes or (8 if setting.dtype == "float64" else 4)
-    return counts.bytes_estimate(point.network, point.n, itemsize)
+    return counts.bytes_estimate(point.network, point.n, itemsize, point.optimizer)

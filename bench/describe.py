@@ -77,6 +77,7 @@ def _row(job: Any) -> dict[str, Any]:
         "layers": network.layers,
         "activation": network.activation,
         "loss": network.loss,
+        "optimizer": getattr(point, "optimizer", "gradient-descent"),  # an older checkout has no other
         "n": point.n,
         "axes": point.axes,
         "heldout": point.heldout,

@@ -271,9 +271,10 @@ class Duel:
         found: dict[int, dict[str, Any]] = {}
         for i in rng.sample((0, 1), 2):
             cells = [self.cells[label][i] for label in labels]
-            network, n = cells[0].point.network, cells[0].point.n
+            point, network = cells[0].point, cells[0].point.network
             request = {"op": "prepare", "key": key, "layers": network.layers, "activation": network.activation}
-            request |= {"loss": network.loss, "n": n, "phases": [cell.phase for cell in cells], "trace": trace}
+            request |= {"loss": network.loss, "optimizer": point.optimizer, "n": point.n}
+            request |= {"phases": [cell.phase for cell in cells], "trace": trace}
             found[i] = self._ask(i, workers[i], request)["phases"]
         return found[0], found[1]
 

@@ -14,7 +14,7 @@ from backprop_files import UserError
 from bench import machine, profiles, reference_kernel
 from bench.cells import Cell, Point, Setting, bytes_estimate
 from bench.profiles import Profile
-from impls import registry
+from impls import optimizers, registry
 from impls.interface import PHASES
 from impls.names import nearest
 from impls.problem import DATA, DIGITS_ROWS
@@ -47,6 +47,7 @@ class Settings:
     cell_s: float | None = None  # seconds each loop of a cell is timed in a pass; None: the profile's
     precision: float | None = None  # further passes, until every cell's interval is so narrow or the budget is spent
     kernels: tuple[str, ...] = reference_kernel.USUAL
+    optimizers: tuple[str, ...] = ()  # empty: the profile's
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Plan:
             "dtype": settings.dtype or "float32 where the implementation has it",
             "threads": settings.threads,
             "phases": list(settings.phases),
+            "optimizers": list(self.optimizers),
             "data": settings.data,
             "passes": self.passes,
             "seed": settings.seed,
@@ -98,6 +100,11 @@ class Plan:
             "cell_s": self.cell_s,
             "precision": settings.precision,
         }
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """Those asked for, or the profile's."""
+        return self.settings.optimizers or self.profile.optimizers
 
     @property
     def budget_s(self) -> float | None:
@@ -140,6 +147,8 @@ def _check(settings: Settings) -> None:
         raise UserError(nearest("dtype", settings.dtype, registry.DTYPES))
     if settings.data not in DATA:
         raise UserError(nearest("data set", settings.data, DATA))
+    for optimizer in settings.optimizers:
+        optimizers.find(optimizer)
     if settings.data == "digits":
         from impls.problem import digits
 
@@ -210,9 +219,17 @@ def _device_of(entry: Entry, device: str) -> str | None:
 
 def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list[dict[str, Any]]) -> Iterable[Job]:
     memory = machine.memory_bytes()["available"]
-    for point in profiles.points(profile, setting.entry, settings.seed):
+    entry = setting.entry
+    trained_by = settings.optimizers or profile.optimizers
+    unable = [name for name in trained_by if name not in entry.optimizers]
+    left_out += [
+        {"impl": entry.name, "cell": f"all by {name}", "reason": f"{entry.name} has no optimizer '{name}'"}
+        for name in unable
+    ]
+    able = tuple(name for name in trained_by if name not in unable)
+    for point in profiles.points(profile, entry, settings.seed, able) if able else ():
         reason = _unfit(setting, point, profile, memory)
-        wanted = {"step", *point.phases} & {*settings.phases} & {*setting.entry.phases}
+        wanted = {*(("step",) if point.step else ()), *point.phases} & {*settings.phases} & {*entry.phases}
         phases = tuple(phase for phase in ALL_PHASES if phase in wanted)
         if reason:
             left_out.append({"impl": setting.entry.name, "cell": point.label, "reason": reason})
@@ -222,7 +239,7 @@ def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list
 
 def _unfit(setting: Setting, point: Point, profile: Profile, memory: int) -> str | None:
     """Why a point cannot be measured here, by an estimate made beforehand."""
-    incapable = setting.entry.cannot(point.network)
+    incapable = setting.entry.cannot(point.network, point.optimizer)
     if incapable:
         return incapable
     needed = bytes_estimate(setting, point)

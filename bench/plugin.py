@@ -160,6 +160,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--threads", type=int, default=1, help="cores to measure with (default 1)")
     group.addoption("--dtype", default="", help="float32 or float64 (default: float32 where there is one)")
     group.addoption("--phases", type=_names, default=plan.ALL_PHASES, help="of step,forward,loss,backward,update")
+    group.addoption(
+        "--optimizers",
+        type=_names,
+        default=(),
+        help="optimizers, comma-separated (default: gradient-descent; full: all)",
+    )
     group.addoption("--sweep-seed", type=int, default=0, help="seed of problems, joint design and order (default 0)")
     group.addoption("--data", default="synthetic", help="synthetic (default) or digits")
     group.addoption(
@@ -202,6 +208,7 @@ def settings_of(config: pytest.Config) -> Settings:
         cell_s=option("cell_seconds"),
         precision=option("precision"),
         kernels=option("kernels"),
+        optimizers=option("optimizers"),
     )
 
 

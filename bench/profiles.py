@@ -1,21 +1,21 @@
 """Sweeps as data: which points a profile measures, how often and for how long.
 
 Axes move one thing from a centre: ``examples`` n, ``depth`` (m linear), ``width`` (m quadratic), ``activation``
-(horner-K, p = 4K), ``functions`` (the real activations, one table); ``joint`` is a random design over all four.  Its
-largest cells are held out to judge the laws by: they have 8 to 16 times the work of its others, and laws are fitted to
-cells no larger than those.
+(horner-K, p = 4K), ``functions`` (the real activations, one table), ``optimizers``; ``joint`` is a random design over the
+first four.  Its largest cells are held out to judge the laws by: they have 8 to 16 times the work of its others, and laws
+are fitted to cells no larger than those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from backprop_files import UserError
 from bench.cells import Point
-from impls import activations, counts
+from impls import activations, counts, optimizers
 from impls.interface import PHASES, Network, Phase
 from impls.names import nearest
 from impls.registry import Entry
@@ -58,6 +58,7 @@ class Profile:
     slow: Range  # for implementations that take as long over far smaller cells
     longest_step_s: float  # cells whose step is estimated longer are left out, and named
     joint_only: bool = False  # the random design alone
+    optimizers: tuple[str, ...] = (optimizers.USUAL,)  # the usual one has all axes, others their update's
 
 
 _SMOKE = Range(64, 32, 2, 4, (8, 32, 128), (1, 2, 4), (16, 64, 128), (1, 4, 16), functions=())
@@ -113,7 +114,7 @@ PROFILES = {
     for profile in (
         Profile("smoke", 2, 0.15, 80.0, _SMOKE, _SLOW_SMOKE, 0.2),
         Profile("quick", 5, 0.1, 210.0, _QUICK, _SLOW_QUICK, 0.06),
-        Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0),
+        Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0, optimizers=optimizers.NAMES),
         # cells to hold predictions against: drawn like the quick sweep's, with another seed never the same
         Profile("check", 3, 0.1, 100.0, _QUICK, _SLOW_QUICK, 0.06, joint_only=True),
     )
@@ -127,23 +128,51 @@ def find(name: str) -> Profile:
     return PROFILES[name]
 
 
-def points(profile: Profile, entry: Entry, seed: int) -> list[Point]:
-    """All points an implementation is asked for, each once, with every axis it lies on.
+def points(profile: Profile, entry: Entry, seed: int, names: Sequence[str] = ()) -> list[Point]:
+    """All points an implementation is asked for, each once, with every axis it lies on; the optimizers
+    of these ``names`` in place of the profile's.
 
     An implementation without ``horner-K`` runs the axes with its ``tanh``; what it cannot do even so, the plan names.
     """
     chosen = profile.slow if entry.slow else profile.usual
-    merged: dict[tuple[Network, int], Point] = {}
-    for point in (*(() if profile.joint_only else _axes(chosen)), *_joint(chosen, seed)):
+    merged: dict[tuple[Network, str, int], Point] = {}
+    for point in _asked(profile, chosen, seed, names or profile.optimizers):
         able = point
         if entry.cannot(point.network) and not {"functions", "activation"} & set(point.axes):
             able = replace(point, network=replace(point.network, activation="tanh"))
-        key = (able.network, able.n)
+        key = (able.network, able.optimizer, able.n)
         known = merged.get(key)
         if known:
-            able = replace(known, axes=(*known.axes, *able.axes), phases=_joined(known.phases, able.phases))
+            joined = _joined(known.phases, able.phases)
+            able = replace(known, axes=(*known.axes, *able.axes), phases=joined, step=known.step or able.step)
         merged[key] = able
     return list(merged.values())
+
+
+def _asked(profile: Profile, chosen: Range, seed: int, names: Sequence[str]) -> Iterator[Point]:
+    if optimizers.USUAL in names:
+        if not profile.joint_only:
+            yield from _axes(chosen)
+        yield from _joint(chosen, seed)
+    for name in names:
+        if name != optimizers.USUAL:
+            yield from _updates(chosen, name)
+
+
+def _updates(chosen: Range, optimizer: str) -> Iterator[Point]:
+    """What an optimizer changes: its update, all along the width, where it grows, and at a few numbers of examples, with
+    which it should not; and whole steps at the centre.
+    """
+    for width in chosen.widths:
+        yield Point(_network(chosen, width=width), chosen.n, ("width",), False, ("update",), optimizer, step=False)
+    for n in _few(chosen.examples):
+        yield Point(_network(chosen), n, ("examples",), False, ("update",), optimizer, step=False)
+    yield Point(_network(chosen), chosen.n, ("optimizers",), optimizer=optimizer)
+
+
+def _few(values: Sequence[int]) -> list[int]:
+    """Every other value, and the last."""
+    return sorted({*values[::2], *values[-1:]})
 
 
 def _network(chosen: Range, width: int | None = None, hidden: int | None = None, activation: str = "") -> Network:
@@ -182,8 +211,7 @@ def _phases(chosen: Range, axis: str, value: int) -> tuple[Phase, ...]:
     if chosen.every_phase:
         return PHASES
     values = {"examples": chosen.examples, "width": chosen.widths}.get(axis, ())
-    few = {*values[::2], *values[-1:]}
-    return tuple(phase for phase in PHASES if axis in GROWS[phase] or value in few)
+    return tuple(phase for phase in PHASES if axis in GROWS[phase] or value in _few(values))
 
 
 def _joined(some: tuple[Phase, ...], others: tuple[Phase, ...]) -> tuple[Phase, ...]:
@@ -192,7 +220,7 @@ def _joined(some: tuple[Phase, ...], others: tuple[Phase, ...]) -> tuple[Phase, 
 
 def work(point: Point) -> int:
     """Operations of one step: the size of a cell."""
-    return counts.total(point.network, point.n)
+    return counts.total(point.network, point.n, optimizer=point.optimizer)
 
 
 def _joint(chosen: Range, seed: int) -> Iterator[Point]:

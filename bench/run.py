@@ -96,7 +96,7 @@ def _arguments(settings: Settings, out: Path) -> list[str]:
     arguments += ["--impls", ",".join(settings.impls), "--device", settings.device, "--dtype", settings.dtype]
     arguments += ["--threads", str(settings.threads), "--phases", ",".join(settings.phases)]
     arguments += ["--passes", str(settings.passes), "--sweep-seed", str(settings.seed)]
-    arguments += ["--kernels", ",".join(settings.kernels)]
+    arguments += ["--kernels", ",".join(settings.kernels), "--optimizers", ",".join(settings.optimizers)]
     for target in settings.own:
         arguments += ["--impl", target]
     if settings.budget_s is not None:

@@ -204,7 +204,7 @@ def _setting(row: Mapping[str, Any], settings: Settings) -> Setting:
 
 def _point(row: Mapping[str, Any]) -> Point:
     network = Network(tuple(row["layers"]), row["activation"], row["loss"])
-    return Point(network, row["n"], tuple(row["axes"]), row["heldout"])
+    return Point(network, row["n"], tuple(row["axes"]), row["heldout"], optimizer=row["optimizer"])
 
 
 def _own(side: Side, target: str) -> str:

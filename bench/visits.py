@@ -117,6 +117,7 @@ def _preparation(i: int, task: Task) -> dict[str, Any]:
         "layers": network.layers,
         "activation": network.activation,
         "loss": network.loss,
+        "optimizer": task.point.optimizer,
         "n": task.point.n,
         "phases": list(task.phases),
         "trace": task.trace,

@@ -21,6 +21,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+#: The optimizer of a request that names none.
+USUAL = "gradient-descent"
+
 
 def main(answers: int) -> None:
     """Serve requests until standard input closes."""
@@ -139,7 +142,7 @@ class Worker:
 
         gc.collect()  # what the last point left; while timing, collection is off
         network = Network(tuple(request["layers"]), request["activation"], request["loss"])
-        problem = make_problem(network, request["n"], self.seed, self.data)
+        problem = make_problem(network, request["n"], self.seed, self.data, **_trained_by(request))
         expected = conformance.Expected.of(problem, self.dtype)
         instance = self._prepare(problem)
         first: dict[str, float] = {}
@@ -148,6 +151,9 @@ class Worker:
         first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
         expected.check_loss(instance.loss_value())
         expected.check_step(instance.parameters())
+        if "update" in request["phases"] and request.get("optimizer", USUAL) != USUAL:
+            # a step more for the parameters, but compilers see it for the first time
+            first["update"] = _timed(lambda: (instance.update(), instance.synchronize()))
         self._check_synchronize(problem)
         if not gc.get_freeze_count():
             gc.freeze()  # all that the library has loaded by now need not be walked again between cells
@@ -207,8 +213,21 @@ class Worker:
                 if set(PHASES) <= set(self.entry.phases):
                     conformance.check_phases(self._prepare(problem), expected)
                 conformance.check_step(self._prepare(problem), expected)
+        for optimizer in self.entry.optimizers:
+            self._check_optimizer(optimizer)
         self._check_synchronize(problem)
         return {}
+
+    def _check_optimizer(self, name: str) -> None:
+        """What is kept from step to step shows only after several."""
+        from impls import conformance, optimizers
+        from impls.interface import Network
+        from impls.problem import make_problem
+
+        network = Network((5, 7, 6, 4), (self.entry.activations or ("tanh",))[0], self.entry.losses[0])
+        rate = conformance.BOLD * optimizers.find(name).learning_rate
+        problem = make_problem(network, 9, self.seed, learning_rate=rate, optimizer=name)
+        conformance.check_steps(self._prepare(problem), conformance.Expected.of(problem, self.dtype))
 
     def _check_synchronize(self, problem: Any) -> None:
         """Once a process, on an instance of its own, since it takes steps."""
@@ -224,6 +243,12 @@ class Worker:
 
     def _prepare(self, problem: Any) -> Any:
         return self.entry.prepare(problem, self.device, self.dtype, self.threads)
+
+
+def _trained_by(request: dict[str, Any]) -> dict[str, Any]:
+    """The argument of ``make_problem`` that names an optimizer; none for the usual one, which older code knows alone."""
+    optimizer = request.get("optimizer", USUAL)
+    return {} if optimizer == USUAL else {"optimizer": optimizer}
 
 
 def _timed(call: Any) -> float:

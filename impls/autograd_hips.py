@@ -13,6 +13,8 @@ from autograd.scipy.special import erf
 from impls import activations
 from impls.interface import AnyArray, Problem
 from impls.losses import LOSSES
+from impls.optimizers import OverArrays
+from impls.reference import XP as NUMPY
 
 XP = SimpleNamespace(
     **{
@@ -24,15 +26,15 @@ XP = SimpleNamespace(
 
 
 class AutogradHips:
-    """``value_and_grad`` over plain NumPy code, then θ -= η g; whole steps only."""
+    """``value_and_grad`` over plain NumPy code, then the optimizer; whole steps only."""
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
         self.network = problem.network
         self.f = activations.find(self.network.activation)
         self.criterion = LOSSES[self.network.loss]
-        self.rate = problem.learning_rate
         self.theta = [p.astype(dtype) for p in problem.parameters]
         self.x, self.t = problem.inputs.astype(dtype), problem.targets.astype(dtype)
+        self.optimize = OverArrays(problem.optimizer, problem.learning_rate, NUMPY, self.theta)
         self.value_and_gradients = value_and_grad(self._loss)
         self.value: Any = np.nan
         self.grads: list[AnyArray] = []
@@ -47,8 +49,7 @@ class AutogradHips:
     def step(self) -> None:
         """Trace, pull back, descend."""
         self.value, self.grads = self.value_and_gradients(self.theta)
-        for parameter, gradient in zip(self.theta, self.grads, strict=True):
-            parameter -= self.rate * gradient
+        self.optimize(self.grads)
 
     def synchronize(self) -> None:
         """Nothing is asynchronous here."""

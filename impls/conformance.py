@@ -7,11 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from impls import reference
+from impls import optimizers, reference
 from impls.interface import AnyArray, Array, Backprop, Problem
 
 #: Largest relative norm of the difference to the float64 reference.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
+#: The same of what several steps have moved the parameters by: errors of one step carry into the gradients of the next.
+STEPS_TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
+STEPS = 10
+#: Times an optimizer's usual learning rate: then ten steps move a small network so far that no rounding hides an error.
+BOLD = 1000.0
+#: Where moves do not shrink with gradients, a gradient may be off by this share of the tolerance times its array's root
+#: mean square: most of those that are so near zero are rounding, and so is then their whole move.
+NEAR_ZERO = 0.1
 
 
 class Mismatch(Exception):
@@ -25,14 +33,23 @@ class Expected:
     problem: Problem
     loss: float
     gradients: list[Array]
-    tolerance: float
-    epsilon: float  # rounding unit of the dtype
+    dtype: str
+
+    @property
+    def tolerance(self) -> float:
+        """Largest error of a loss, a gradient or a step."""
+        return TOLERANCE[self.dtype]
+
+    @property
+    def epsilon(self) -> float:
+        """Rounding unit of the dtype."""
+        return float(np.finfo(self.dtype).eps)
 
     @classmethod
     def of(cls, problem: Problem, dtype: str) -> Expected:
         """Compute the reference's loss and gradients for a problem."""
         loss, gradients = reference.loss_and_gradients(problem)
-        return cls(problem, loss, gradients, TOLERANCE[dtype], float(np.finfo(dtype).eps))
+        return cls(problem, loss, gradients, dtype)
 
     def check_loss(self, value: float) -> float:
         """Relative error of the loss.  Raises Mismatch."""
@@ -47,23 +64,56 @@ class Expected:
         return self._judge("gradient", float(np.max([whole, *parts])))  # keeps NaN, unlike max()
 
     def check_step(self, after: Sequence[AnyArray]) -> float:
-        """How far the parameters after one step are from θ - η g, relative to η g.  Raises Mismatch.
+        """How far the parameters after one step of the problem's optimizer are from the reference's, relative to the move.
+        Raises Mismatch.
 
-        Rounding of θ itself may hide that much of the small move, so it is allowed for.
+        Rounding of θ itself may hide that much of the small move, and of gradients near zero (``NEAR_ZERO``): both are
+        allowed for.
         """
         check_shapes("parameters", self.gradients, after)
-        rate, before = self.problem.learning_rate, _flat(self.problem.parameters)
-        move = rate * _flat(self.gradients)
+        before = _flat(self.problem.parameters)
+        move = _flat(reference.first_move(self.problem, self.gradients))
+        off = np.abs(_flat(after) - (before - move))
+        off = np.maximum(off - self._slack(move), 0.0)  # keeps NaN
         rounding = 2 * self.epsilon * np.linalg.norm(before)
-        excess = float(np.maximum(np.linalg.norm(_flat(after) - (before - move)) - rounding, 0.0))  # keeps NaN
+        excess = float(np.maximum(np.linalg.norm(off) - rounding, 0.0))
         return self._judge("step", excess / max(float(np.linalg.norm(move)), 1e-300))
 
-    def _judge(self, what: str, error: float) -> float:
-        if not error <= self.tolerance:  # NaN is a mismatch too
+    def check_steps(self, after: Sequence[AnyArray], steps: int = STEPS) -> float:
+        """How far the parameters after several steps are from the reference's, relative to all they moved.
+
+        For small problems at a bold learning rate, whose moves rounding of θ cannot hide.  Raises Mismatch.
+        """
+        check_shapes("parameters", self.gradients, after)
+        before, wanted = _flat(self.problem.parameters), _flat(reference.after_steps(self.problem, steps))
+        rounding = 2 * steps * self.epsilon * np.linalg.norm(before)
+        excess = float(np.maximum(np.linalg.norm(_flat(after) - wanted) - rounding, 0.0))
+        moved = max(float(np.linalg.norm(wanted - before)), 1e-300)
+        return self._judge(f"what {steps} steps moved", excess / moved, STEPS_TOLERANCE[self.dtype])
+
+    def _slack(self, move: AnyArray) -> AnyArray | float:
+        """What rounding of gradients may do to each parameter's move, where that does not shrink with the gradient."""
+        if not optimizers.find(self.problem.optimizer).normalises:
+            return 0.0
+        share = NEAR_ZERO * self.tolerance
+        near = [share * np.sqrt(np.mean(g**2)) for g in self.gradients]
+        ends = [
+            _flat(reference.first_move(self.problem, [g + sign * d for g, d in zip(self.gradients, near, strict=True)]))
+            for sign in (1, -1)
+        ]
+        widest: AnyArray = np.maximum(*(np.abs(end - move) for end in ends))
+        return widest
+
+    def _judge(self, what: str, error: float, allowed: float | None = None) -> float:
+        allowed = self.tolerance if allowed is None else allowed
+        if not error <= allowed:  # NaN is a mismatch too
+            network, optimizer = self.problem.network, self.problem.optimizer
             raise Mismatch(
                 f"{what} differs from the float64 reference by {error:.2g} (relative norm), "
-                f"allowed {self.tolerance:g}, for layers {'-'.join(map(str, self.problem.network.layers))}, "
-                f"{self.problem.network.activation}, {self.problem.network.loss}, n={self.problem.n}"
+                f"allowed {allowed:g}, for layers {'-'.join(map(str, network.layers))}, "
+                f"{network.activation}, {network.loss}, "
+                + (f"{optimizer}, " if optimizer != optimizers.USUAL else "")
+                + f"n={self.problem.n}"
             )
         return error
 
@@ -84,6 +134,14 @@ def check_step(implementation: Backprop, expected: Expected) -> None:
     implementation.synchronize()
     expected.check_loss(implementation.loss_value())
     expected.check_step(implementation.parameters())
+
+
+def check_steps(implementation: Backprop, expected: Expected, steps: int = STEPS) -> None:
+    """Several steps from the start: what an optimizer keeps from step to step shows only then.  Raises Mismatch."""
+    for _ in range(steps):
+        implementation.step()
+    implementation.synchronize()
+    expected.check_steps(implementation.parameters(), steps)
 
 
 def relative_norm(found: AnyArray, expected: AnyArray) -> float:

@@ -1,13 +1,13 @@
 """Exact operation counts of a step, by phase and kind, and the bytes a step touches.
 
 Kinds: ``product`` (matrix products, two operations per multiply-add; the bias starts the sum, so it is in there),
-``bias`` (summing bias gradients), ``activation`` (f and f'), ``elementwise`` (δ ∘ f'), ``loss``, ``update``.
+``bias`` (summing bias gradients), ``activation`` (f and f'), ``elementwise`` (δ ∘ f'), ``loss``, ``update`` (by optimizer).
 ``tests/test_counts.py`` holds the sums against the counting ``python`` implementation, scalar by scalar.
 """
 
 from __future__ import annotations
 
-from impls import activations
+from impls import activations, optimizers
 from impls.interface import Network
 
 #: Per example with d outputs: (operations of value and derivative per output, and once per example).
@@ -21,8 +21,9 @@ _LOSS_PER_EXAMPLE = {"mse": 1, "cross_entropy": 2}
 _LOSS_PER_STEP = {"mse": 1, "cross_entropy": 1}
 
 
-def operations(network: Network, n: int) -> dict[str, dict[str, int]]:
-    """Operations of one step of plain gradient descent on ``n`` examples: ``{phase: {kind: count}}``."""
+def operations(network: Network, n: int, optimizer: str = optimizers.USUAL) -> dict[str, dict[str, int]]:
+    """Operations of one step on ``n`` examples: ``{phase: {kind: count}}``; the update's are by optimizer."""
+    descent = optimizers.find(optimizer)
     f = activations.find(network.activation)
     inner = sum(fan_in * fan_out for fan_in, fan_out in network.shapes[1:])  # the input needs no gradient
     outputs = network.layers[-1]
@@ -39,13 +40,13 @@ def operations(network: Network, n: int) -> dict[str, dict[str, int]]:
             "activation": n * network.u * f.derivative_operations,
             "elementwise": n * network.u,
         },
-        "update": {"update": 2 * network.m},
+        "update": {"update": descent.operations * network.m + descent.operations_once},
     }
 
 
-def total(network: Network, n: int, phase: str | None = None) -> int:
+def total(network: Network, n: int, phase: str | None = None, optimizer: str = optimizers.USUAL) -> int:
     """All operations of one phase, or of the step."""
-    counted = operations(network, n)
+    counted = operations(network, n, optimizer)
     return sum(sum(kinds.values()) for name, kinds in counted.items() if phase in (None, "step", name))
 
 
@@ -54,16 +55,21 @@ def product_operations(network: Network, n: int) -> int:
     return sum(kinds.get("product", 0) for kinds in operations(network, n).values())
 
 
-def bytes_estimate(network: Network, n: int, itemsize: int) -> int:
+def bytes_estimate(network: Network, n: int, itemsize: int, optimizer: str = optimizers.USUAL) -> int:
     """Bytes that a cell needs in its process at the worst moment, beside its libraries: an upper estimate over the
     implementations, from the shapes alone.
 
     In float64 the problem, its gradients, and copies of parameters that are compared; in ``itemsize`` bytes a number, an
-    instance that is held, and a second one that takes a step while its memory is traced.
+    instance that is held, and a second one that takes a step while its memory is traced; both with what their optimizer
+    keeps.
     """
     inputs, outputs = network.layers[0], network.layers[-1]
     compared = 8 * (6 * network.m + n * (2 * inputs + outputs))
     # autograd frameworks keep every intermediate of an activation; twice, since a heap that they come from has holes
     intermediates = 2 * (activations.horner_degree(network.activation) or 2)
     instances = 8 * network.m + n * (5 * inputs + 10 * outputs + network.u * (intermediates + 6))
+    if optimizer != optimizers.USUAL:
+        # both instances' states, what an update makes beside them, and the moves that the check compares
+        instances += (2 * optimizers.find(optimizer).states + 2) * network.m
+        compared += 8 * 6 * network.m
     return compared + itemsize * instances

@@ -64,7 +64,8 @@ class Problem:
     """One seeded problem: a network, its starting parameters and one batch, all float64.
 
     ``inputs`` is (n, layers[0]); ``targets`` is (n, layers[-1]), one-hot rows for cross entropy; ``parameters`` is
-    ``(W1, b1, W2, b2, …)`` with ``W`` of shape (fan_in, fan_out), so that ``z = x W + b``.
+    ``(W1, b1, W2, b2, …)`` with ``W`` of shape (fan_in, fan_out), so that ``z = x W + b``.  ``optimizer`` is a name of
+    ``impls.optimizers``; its state starts afresh with the problem.
     """
 
     network: Network
@@ -72,6 +73,7 @@ class Problem:
     targets: Array
     parameters: tuple[Array, ...]
     learning_rate: float
+    optimizer: str = "gradient-descent"
 
     @property
     def n(self) -> int:

@@ -1,7 +1,8 @@
-"""JAX: the whole step under one ``jit`` with donated parameters, and each phase under a ``jit`` of its own."""
+"""JAX: the whole step under one ``jit``, parameters and optimizer state donated; each phase under a ``jit`` of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from backprop_files import UserError
-from impls import activations
+from impls import activations, optimizers
 from impls.interface import AnyArray, Network, Problem
 from impls.losses import LOSSES
 
@@ -56,25 +57,55 @@ def descend(rate: float, parameters: Parameters, gradients: Parameters) -> Param
     return [p - rate * g for p, g in zip(parameters, gradients, strict=True)]
 
 
+#: optax's own with the arguments of ``impls.optimizers``: called with its module, hyper-parameters and learning rate.
+OPTAX: dict[str, Callable[[Any, Any, float], Any]] = {
+    "momentum": lambda optax, h, lr: optax.sgd(lr, momentum=h.decay),
+    "nesterov": lambda optax, h, lr: optax.sgd(lr, momentum=h.decay, nesterov=True),
+    "adagrad": lambda optax, h, lr: optax.adagrad(lr, initial_accumulator_value=h.start, eps=0.0),
+    "rmsprop": lambda optax, h, lr: optax.rmsprop(lr, decay=h.decay, eps=h.eps, eps_in_sqrt=False),
+    "adam": lambda optax, h, lr: optax.adam(lr, b1=h.beta1, b2=h.beta2, eps=h.eps),
+}
+#: apply(parameters, gradients, state) -> (parameters, state).
+Apply = Callable[[Parameters, Parameters, Any], tuple[Parameters, Any]]
+
+
+def optimizer_of(problem: Problem, parameters: Parameters) -> tuple[Any, Apply]:
+    """The problem's optimizer: its state before the first step, and the update as a function."""
+    rate = problem.learning_rate
+    if problem.optimizer == optimizers.USUAL:
+        return (), lambda theta, gradients, state: (descend(rate, theta, gradients), state)
+    import optax  # takes its time to load, and plain gradient descent needs none of it
+
+    chosen = OPTAX[problem.optimizer](optax, optimizers.find(problem.optimizer), rate)
+
+    def apply(theta: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
+        moves, state = chosen.update(gradients, state, theta)
+        return optax.apply_updates(theta, moves), state
+
+    return chosen.init(parameters), apply
+
+
 class JaxJit:
     """JAX on the CPU or a GPU."""
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
-        network, rate = problem.network, problem.learning_rate
+        network = problem.network
         place = partial(jax.device_put, device=resolve(device))
         self.theta: Parameters = [place(p.astype(dtype)) for p in problem.parameters]
         self.x, self.t = place(problem.inputs.astype(dtype)), place(problem.targets.astype(dtype))
 
-        def step(theta: Parameters, x: jax.Array, t: jax.Array) -> Any:
+        self.state, apply = optimizer_of(problem, self.theta)
+
+        def step(theta: Parameters, x: jax.Array, t: jax.Array, state: Any = ()) -> Any:
             value, gradients = jax.value_and_grad(partial(loss_of, network))(theta, x, t)
-            return descend(rate, theta, gradients), value
+            return *apply(theta, gradients, state), value
 
         # jax.vjp's pullback is a pytree: forward hands it to backward, with all that it keeps
-        self._step = jax.jit(step, donate_argnums=0)
+        self._step = jax.jit(step, donate_argnums=(0, 3))
         self._forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x), theta))
         self._loss = jax.jit(jax.value_and_grad(lambda y, t: LOSSES[network.loss].value(XP, y, t)))
         self._backward = jax.jit(lambda pullback, delta: pullback(delta)[0])
-        self._update = jax.jit(partial(descend, rate), donate_argnums=0)
+        self._update = jax.jit(apply, donate_argnums=(0, 2))
         self.value: Any = jnp.nan
         self.grads: Parameters = []
         self.synchronize()
@@ -92,12 +123,12 @@ class JaxJit:
         self.grads = self._backward(self.pullback, self.delta)
 
     def update(self) -> None:
-        """θ ← θ - η ∂L/∂θ; the old parameters are donated."""
-        self.theta = self._update(self.theta, self.grads)
+        """What the optimizer does to θ; the old parameters and states are donated."""
+        self.theta, self.state = self._update(self.theta, self.grads, self.state)
 
     def step(self) -> None:
         """One compiled call."""
-        self.theta, self.value = self._step(self.theta, self.x, self.t)
+        self.theta, self.state, self.value = self._step(self.theta, self.x, self.t, self.state)
 
     def synchronize(self) -> None:
         """Wait for everything this problem holds."""
@@ -116,9 +147,9 @@ class JaxJit:
         return float(self.value)
 
     def peak_bytes(self) -> int | None:
-        """What XLA has planned for the step: parameters donated to it are counted once."""
+        """What XLA has planned for the step: parameters and states donated to it are counted once."""
         # after a first step all of this comes from jit's own caches: nothing is compiled again
-        planned = self._step.lower(self.theta, self.x, self.t).compile().memory_analysis()
+        planned = self._step.lower(self.theta, self.x, self.t, self.state).compile().memory_analysis()
         if planned is None:
             return None
         held = planned.argument_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes

@@ -7,6 +7,7 @@ import numpy as np
 from impls import activations
 from impls.interface import AnyArray, Problem
 from impls.losses import LOSSES
+from impls.optimizers import OverArrays
 from impls.reference import XP
 
 
@@ -16,12 +17,12 @@ class NumpyLoop:
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
         self.f = activations.find(problem.network.activation)
         self.criterion = LOSSES[problem.network.loss]
-        self.rate = problem.learning_rate
         self.n = problem.n
         self.x = problem.inputs.astype(dtype)
         self.t = problem.targets.astype(dtype)
         self.W = [w.T.astype(dtype) for w in problem.parameters[0::2]]
         self.b = [b.astype(dtype) for b in problem.parameters[1::2]]
+        self.optimize = OverArrays(problem.optimizer, problem.learning_rate, XP, [*self.W, *self.b])
         self._loss = float("nan")
 
     def forward(self) -> None:
@@ -60,9 +61,8 @@ class NumpyLoop:
                     delta = (self.W[layer].T @ delta) * self.f.derivative(XP, zs[layer - 1], hs[layer])
 
     def update(self) -> None:
-        """θ ← θ - η ∂L/∂θ."""
-        for parameter, gradient in zip((*self.W, *self.b), (*self.gW, *self.gb), strict=True):
-            parameter -= self.rate * gradient
+        """What the optimizer does to θ."""
+        self.optimize([*self.gW, *self.gb])
 
     def step(self) -> None:
         """The four phases."""

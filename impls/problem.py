@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from backprop_files import UserError
-from impls import activations
+from impls import activations, optimizers
 from impls.interface import Array, Network, Problem
 from impls.losses import LOSSES
 from impls.names import nearest
@@ -15,8 +15,6 @@ from impls.names import nearest
 DATA = ("synthetic", "digits")
 #: scikit-learn's bundled digits: rows and features.
 DIGITS_ROWS, DIGITS_FEATURES, DIGITS_CLASSES = 1797, 64, 10
-#: Small, so that thousands of steps on one batch leave the parameters near their start: finite, nothing subnormal.
-LEARNING_RATE = 1e-3
 #: Standard deviation of the inputs; keeps pre-activations of order 1/2.
 INPUT_SCALE = 0.5
 
@@ -31,19 +29,27 @@ def validate(network: Network) -> None:
 
 
 def make_problem(
-    network: Network, n: int, seed: int = 0, data: str = "synthetic", learning_rate: float = LEARNING_RATE
+    network: Network,
+    n: int,
+    seed: int = 0,
+    data: str = "synthetic",
+    learning_rate: float | None = None,
+    optimizer: str = optimizers.USUAL,
 ) -> Problem:
-    """Make the problem of ``n`` examples.  The same arguments give the same arrays, bit for bit.
+    """Make the problem of ``n`` examples.  The same arguments give the same arrays, bit for bit, whatever the optimizer,
+    whose own learning rate is taken unless one is given.
 
-    Raises UserError for an impossible network, an unknown data set, or digits for a network that is not 64-…-10.
+    Raises UserError for an impossible network, an unknown optimizer or data set, or digits for a network that is not
+    64-…-10.
     """
     validate(network)
+    rate = optimizers.find(optimizer).learning_rate if learning_rate is None else learning_rate
     if n < 1:
         raise UserError(f"n = {n}: a step needs at least one example")
     rng = np.random.default_rng([seed, n, *network.layers])
     inputs, labels = _batch(network, n, data, rng)
     targets = np.eye(network.layers[-1])[labels]
-    return Problem(network, inputs, targets, initial_parameters(network, rng), learning_rate)
+    return Problem(network, inputs, targets, initial_parameters(network, rng), rate, optimizer)
 
 
 def initial_parameters(network: Network, rng: np.random.Generator) -> tuple[Array, ...]:

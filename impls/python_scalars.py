@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from impls import activations
+from impls import activations, optimizers
 from impls.interface import AnyArray, Problem
 
 #: A float, or a ``Counted`` that behaves like one.
@@ -29,6 +29,7 @@ FLOATS = SimpleNamespace(
     log1p=math.log1p,
     expm1=math.expm1,
     erf=math.erf,
+    sqrt=math.sqrt,
     maximum=lambda a, b: a if a > b else b,
     absolute=abs,
     where=lambda condition, yes, no: yes if condition else no,
@@ -82,6 +83,9 @@ class Counted:
     __radd__ = __add__
     __rmul__ = __mul__
 
+    def __rpow__(self, base: float) -> Counted:
+        return self.unary("transcendental", lambda exponent: float(base**exponent))
+
     def __neg__(self) -> Counted:
         return self.unary("sign", float.__neg__)
 
@@ -104,7 +108,7 @@ def _transcendental(name: str) -> Callable[[Counted], Counted]:
 
 
 COUNTING = SimpleNamespace(
-    **{name: _transcendental(name) for name in ("tanh", "exp", "log", "log1p", "expm1", "erf")},
+    **{name: _transcendental(name) for name in ("tanh", "exp", "log", "log1p", "expm1", "erf", "sqrt")},
     maximum=FLOATS.maximum,
     absolute=abs,
     where=FLOATS.where,
@@ -126,9 +130,15 @@ class PythonScalars:
         self.inputs = _numbers(problem.inputs, number)
         self.targets = _numbers(problem.targets, number)
         self.learning_rate = number(problem.learning_rate)
+        self.optimizer = optimizers.find(problem.optimizer)
+        self.number, self.steps = number, 0
         # W[layer][unit] holds the unit's incoming weights
         self.W = [_numbers(w.T, number) for w in problem.parameters[0::2]]
         self.b = [_numbers(b, number) for b in problem.parameters[1::2]]
+        # for every row of parameters, lists of its states
+        self.states = [
+            [[number(start) for _ in row] for start in self.optimizer.starts] for row in _rows(self.W, self.b)
+        ]
         # the mean over examples, for mse over outputs too; mse's derivative brings a 2
         self.loss_scale = 1.0 / (problem.n * (network.layers[-1] if network.loss == "mse" else 1))
         self.delta_scale = self.loss_scale * (2.0 if network.loss == "mse" else 1.0)
@@ -193,8 +203,22 @@ class PythonScalars:
                     ]
 
     def update(self) -> None:
-        """θ ← θ - η ∂L/∂θ."""
+        """What the optimizer does to θ, number by number."""
         self.tally.phase = "update"
+        if self.optimizer.name == optimizers.USUAL:
+            self._descend()
+            return
+        self.steps += 1
+        sizes = self.optimizer.sizes(self.xp, self.learning_rate, self.number(self.steps))
+        for row, gradients, states in zip(_rows(self.W, self.b), _rows(self.gW, self.gb), self.states, strict=True):
+            found = [
+                self.optimizer.moved(self.xp, sizes, x, g, *kept)
+                for x, g, *kept in zip(row, gradients, *states, strict=True)
+            ]
+            row[:], *states[:] = map(list, zip(*found, strict=True))
+
+    def _descend(self) -> None:
+        # θ ← θ - η ∂L/∂θ, without a call for every number
         rate = self.learning_rate
         for W, gW in zip(self.W, self.gW, strict=True):
             W[:] = [[w - rate * g for w, g in zip(*rows, strict=True)] for rows in zip(W, gW, strict=True)]
@@ -226,6 +250,10 @@ class PythonScalars:
 
 def _numbers(array: AnyArray, number: Callable[[float], Scalar]) -> Any:
     return [_numbers(row, number) for row in array] if array.ndim > 1 else [number(x) for x in array.tolist()]
+
+
+def _rows(W: list[list[Vector]], b: list[Vector]) -> list[Vector]:
+    return [*(row for weights in W for row in weights), *b]
 
 
 def _plain(x: Scalar) -> float:

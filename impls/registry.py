@@ -18,6 +18,8 @@ from typing import Any
 from backprop_files import UserError
 from impls.interface import PHASES, Backprop, Network, Problem
 from impls.names import nearest
+from impls.optimizers import NAMES as OPTIMIZERS
+from impls.optimizers import USUAL as USUAL_OPTIMIZER
 
 DTYPES = ("float32", "float64")
 SWEEPS = ("smoke", "quick", "full", "check")
@@ -48,6 +50,7 @@ class Entry:
     phases: tuple[str, ...] = ("step", *PHASES)
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
+    optimizers: tuple[str, ...] = OPTIMIZERS
     layer_kinds: tuple[str, ...] = ("dense",)
     sweeps: tuple[str, ...] = SWEEPS  # it is part of, unless implementations are named
     peer: bool = False
@@ -66,12 +69,14 @@ class Entry:
         line = f"pip install -c constraints.txt {wanted}"
         return f"{', '.join(absent)} not installed: {line}"
 
-    def cannot(self, network: Network) -> str | None:
-        """Why it cannot build this network; None if it can."""
+    def cannot(self, network: Network, optimizer: str = USUAL_OPTIMIZER) -> str | None:
+        """Why it cannot build this network, or train it with this optimizer; None if it can."""
         if self.activations and network.activation not in self.activations:
             return f"{self.name} has no activation '{network.activation}'"
         if network.loss not in self.losses:
             return f"{self.name} has no loss '{network.loss}'"
+        if optimizer not in self.optimizers:
+            return f"{self.name} has no optimizer '{optimizer}'"
         return None
 
     def load(self) -> type[Any]:
@@ -113,7 +118,7 @@ ENTRIES = (
     Entry(
         "torch",
         "impls.torch_nn:TorchNN",
-        "PyTorch: nn.Sequential, autograd, torch.optim.SGD",
+        "PyTorch: nn.Sequential, autograd, torch.optim",
         requires=("torch",),
         extra="torch",
         devices=("cpu", "cuda"),
@@ -143,8 +148,8 @@ ENTRIES = (
     Entry(
         "jax",
         "impls.jax_jit:JaxJit",
-        "JAX: one jitted step, parameters donated",
-        requires=("jax",),
+        "JAX: one jitted step, parameters donated; optax",
+        requires=("jax", "optax"),
         extra="jax",
         devices=("cpu", "gpu"),
         cost=Cost(5e-5, first_call_s=0.15),
@@ -157,6 +162,7 @@ ENTRIES = (
         extra="peers",
         phases=("step",),
         activations=("identity", "sigmoid", "tanh", "relu"),
+        optimizers=("gradient-descent", "momentum", "nesterov"),
         peer=True,
         sweeps=("full",),
         cost=Cost(7e-4),
@@ -203,12 +209,17 @@ def select(wanted: Iterable[str]) -> list[Entry]:
 def own(target: str) -> Entry:
     """A user's own implementation, which needs no import of ours.
 
-    Optional class attributes ``devices``, ``dtypes``, ``activations`` and ``losses`` (tuples) say what it can do.
+    Optional class attributes ``devices``, ``dtypes``, ``activations``, ``losses`` and ``optimizers`` (tuples) say what it
+    can do; only gradient descent unless it says more.
     Raises UserError if it cannot be imported or misses a method of the protocol.
     """
     path, _, class_name = target.rpartition(":")
     entry = Entry(
-        class_name, f"{Path(path).resolve()}:{class_name}" if path.endswith(".py") else target, "your own", ()
+        class_name,
+        f"{Path(path).resolve()}:{class_name}" if path.endswith(".py") else target,
+        "your own",
+        (),
+        optimizers=(USUAL_OPTIMIZER,),
     )
     found = entry.load()
     absent = [method for method in _REQUIRED_METHODS if not callable(getattr(found, method, None))]
@@ -217,7 +228,7 @@ def own(target: str) -> Entry:
     whole = all(callable(getattr(found, method, None)) for method in (*PHASES, "gradients"))
     declared: dict[str, Any] = {
         field: tuple(getattr(found, field))
-        for field in ("devices", "dtypes", "activations", "losses")
+        for field in ("devices", "dtypes", "activations", "losses", "optimizers")
         if hasattr(found, field)
     }
     return replace(entry, phases=("step", *PHASES) if whole else ("step",), **declared)

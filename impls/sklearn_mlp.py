@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+from impls import optimizers
 from impls.interface import AnyArray, Problem
 
 ACTIVATIONS = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
@@ -18,6 +19,8 @@ class SklearnMLP:
     """The same network from the same parameters; whole steps only.
 
     scikit-learn's squared loss is 1/(2n) Σ (y - t)², ours 1/(n d) Σ (y - t)²: its learning rate is ours times 2/d.
+    Its momentum has the learning rate within the velocity, which for a constant one is the same; its Adam adds ε to the
+    root of a v̂ that is not corrected, which is not.
     """
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
@@ -31,8 +34,8 @@ class SklearnMLP:
             "alpha": 0.0,
             "batch_size": problem.n,
             "learning_rate_init": rate,
-            "momentum": 0.0,
-            "nesterovs_momentum": False,
+            "momentum": getattr(optimizers.find(problem.optimizer), "decay", 0.0),
+            "nesterovs_momentum": problem.optimizer == "nesterov",
             "shuffle": False,
             "random_state": 0,
         }
@@ -49,6 +52,7 @@ class SklearnMLP:
                 self.t = self.t.ravel()
         self.scale = 1.0 if self.classifies else 2.0 / network.layers[-1]
         self.step()  # the first call builds the model's arrays; then they take the problem's values
+        del self.model._optimizer  # its velocities begin anew
         for target, source in zip(self._arrays(), problem.parameters, strict=True):
             target[...] = source
 

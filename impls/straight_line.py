@@ -9,7 +9,8 @@ Layout, chosen for speed:
 * arrays are (features, examples): a layer's inputs are a contiguous (fan_in + 1, B) block whose last row is ones, and
   its weights and biases one (fan_out, fan_in + 1) matrix ``[W | b]``.  The bias costs no call of its own, forward
   (``z = [W | b] [h; 1]``) or backward (``∂L/∂[W | b] = δ [h; 1]^T``), and elementwise calls see contiguous memory;
-* parameters and gradients are views of one flat buffer each, so an update is one call;
+* parameters and gradients are views of one flat buffer each, so an update is one call (gradient descent), or a few for
+  each block of the buffer that fits into a cache (``in_place_updates``);
 * a step goes through the examples in blocks whose activations stay near the cache; gradients accumulate (beta = 1).
 """
 
@@ -24,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from impls import activations
+from impls import activations, optimizers
 from impls.activations import INVERSE_SQRT_2PI, LEAK, SQRT_HALF
+from impls.in_place_updates import Update
 from impls.interface import AnyArray, Network, Problem
 
 Tensor = Any
@@ -67,7 +69,10 @@ class Operations(ABC):
     total: Any  # total(a, out): out = Σ a over a flat array, out 0-d
     column_sum: Any  # column_sum(a, out): (rows, B) -> (B,)
     column_max: Any
-    descend: Any  # descend(rate, gradient, parameters): parameters -= rate gradient, over flat arrays
+    sqrt: Any
+    add_scaled: Any  # add_scaled(c, a, out): out += c a over flat arrays, c a number
+    add_squared: Any  # add_squared(c, a, out, s): out += c a², with s for scratch
+    add_quotient: Any  # add_quotient(c, a, b, out): out += c a / b; b may be overwritten
 
 
 # --- activations in place -------------------------------------------------------------------------------------------
@@ -279,10 +284,10 @@ def block_sizes(n: int, limit: int) -> list[int]:
 class StraightLine:
     """A prepared problem as straight lines of calls: one for the step, and one for each phase.
 
-    ``block`` is the largest number of examples worked on at a time within a step.
+    ``block`` is the largest number of examples worked on at a time within a step, ``update_block`` that of parameters.
     """
 
-    def __init__(self, problem: Problem, ops: Operations, block: int) -> None:
+    def __init__(self, problem: Problem, ops: Operations, block: int, update_block: int) -> None:
         self.problem = problem
         self.ops = ops
         network = problem.network
@@ -305,6 +310,7 @@ class StraightLine:
         self.t = [ops.array(problem.targets[rows].T) for rows in slices]
         self.losses = ops.empty(2, len(self.sizes))
         self.losses[:] = 0.0
+        self._update = self._make_update(update_block)
         self._compile_step()
         self._phases: dict[str, Program] = {}
 
@@ -317,7 +323,7 @@ class StraightLine:
         for i, size in enumerate(self.sizes):
             for emit in (self._emit_forward, self._emit_loss, self._emit_backward):
                 emit(_appender(program), i, workspaces[size])
-        self._emit_update(_appender(program))
+        program.append(self._update)
         self._program = program
 
     def _phase(self, name: str) -> Program:
@@ -330,8 +336,6 @@ class StraightLine:
                 self._phases[phase] = program
                 for i, block in enumerate(blocks):
                     emit(_appender(program), i, block)
-            self._phases["update"] = []
-            self._emit_update(_appender(self._phases["update"]))
         return self._phases[name]
 
     def _block(self, size: int) -> Block:
@@ -389,9 +393,11 @@ class StraightLine:
                 # δ_{l-1} = (W_l^T δ_l) ∘ f'(z_{l-1})
                 self.f.slope(x, o, z, below[:units], block.d[layer - 1], s, t)
 
-    def _emit_update(self, x: Emit) -> None:
-        # θ ← θ - η ∂L/∂θ, in one pass over memory
-        x(self.ops.descend, self.problem.learning_rate, self.flat_gradient, self.flat)
+    def _make_update(self, block: int) -> Call:
+        rate, name = self.problem.learning_rate, self.problem.optimizer
+        if name == optimizers.USUAL:  # θ ← θ - η ∂L/∂θ, one call, in one pass over memory
+            return partial(self.ops.add_scaled, -rate, self.flat_gradient, self.flat)
+        return Update(self.ops, name, rate, self.flat, self.flat_gradient, block)
 
     # --- the protocol
 
@@ -408,8 +414,8 @@ class StraightLine:
         _run(self._phase("backward"))
 
     def update(self) -> None:
-        """θ ← θ - η ∂L/∂θ."""
-        _run(self._phase("update"))
+        """What the optimizer does to θ."""
+        self._update()
 
     def step(self) -> None:
         """All four, block by block."""

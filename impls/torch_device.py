@@ -1,14 +1,15 @@
-"""What the torch implementations share: device, dtypes, activations as modules, parameters in and out."""
+"""What the torch implementations share: device, dtypes, activations as modules, optimizers, parameters in and out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from backprop_files import UserError
-from impls import activations
+from impls import activations, optimizers
 from impls.interface import AnyArray, Network, Problem
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -75,6 +76,22 @@ def load(model: nn.Module, problem: Problem) -> None:
     with torch.no_grad():
         for target, source in zip(model.parameters(), problem.parameters, strict=True):
             target.copy_(torch.from_numpy(source.T.copy()))
+
+
+#: torch's own class with the arguments of ``impls.optimizers``; foreach or fused, whatever the class takes by itself.
+OPTIMIZERS: dict[str, Callable[[Any, Any, float], torch.optim.Optimizer]] = {
+    "gradient-descent": lambda h, p, lr: torch.optim.SGD(p, lr=lr),
+    "momentum": lambda h, p, lr: torch.optim.SGD(p, lr=lr, momentum=h.decay),
+    "nesterov": lambda h, p, lr: torch.optim.SGD(p, lr=lr, momentum=h.decay, nesterov=True),
+    "adagrad": lambda h, p, lr: torch.optim.Adagrad(p, lr=lr, initial_accumulator_value=h.start, eps=0.0),
+    "rmsprop": lambda h, p, lr: torch.optim.RMSprop(p, lr=lr, alpha=h.decay, eps=h.eps),
+    "adam": lambda h, p, lr: torch.optim.Adam(p, lr=lr, betas=(h.beta1, h.beta2), eps=h.eps),
+}
+
+
+def optimizer_of(problem: Problem, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
+    """The problem's optimizer over these parameters."""
+    return OPTIMIZERS[problem.optimizer](optimizers.find(problem.optimizer), parameters, problem.learning_rate)
 
 
 def to_numpy(tensors: list[torch.Tensor]) -> list[AnyArray]:

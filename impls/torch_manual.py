@@ -12,6 +12,8 @@ from impls.torch_device import DTYPES, resolve, synchronize
 
 #: Rows in cache on a CPU, as in ``numpy_fast``; a GPU wants all the work in one launch.
 BLOCK = {"cpu": 512}
+#: Parameters of an update in cache, for each thread; torch shares out what is larger than 32,768 among its threads.
+UPDATE_BLOCK = {"cpu": 1 << 16}
 
 
 def _writes_last(function: Any) -> Any:
@@ -30,6 +32,7 @@ class TorchOperations(Operations):
     maximum, tanh, exp, log = (_writes_last(f) for f in (torch.maximum, torch.tanh, torch.exp, torch.log))
     log1p, expm1, erf = (_writes_last(f) for f in (torch.log1p, torch.expm1, torch.erf))
     absolute, negative, sign = (_writes_last(f) for f in (torch.abs, torch.neg, torch.sign))
+    sqrt = _writes_last(torch.sqrt)
     product, inner = _writes_last(torch.mm), _writes_last(torch.dot)
     strided_product = product
 
@@ -52,8 +55,14 @@ class TorchOperations(Operations):
     def accumulate(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         out.addmm_(a, b)
 
-    def descend(self, rate: float, gradient: torch.Tensor, parameters: torch.Tensor) -> None:
-        parameters.sub_(gradient, alpha=rate)
+    def add_scaled(self, c: float, a: torch.Tensor, out: torch.Tensor) -> None:
+        out.add_(a, alpha=c)
+
+    def add_squared(self, c: float, a: torch.Tensor, out: torch.Tensor, s: torch.Tensor) -> None:
+        out.addcmul_(a, a, value=c)
+
+    def add_quotient(self, c: float, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+        out.addcdiv_(a, b, value=c)
 
     def total(self, a: torch.Tensor, out: torch.Tensor) -> None:
         torch.sum(a, 0, out=out)
@@ -69,7 +78,10 @@ class TorchManual(StraightLine):
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
         self.device = resolve(device, threads)
-        super().__init__(problem, TorchOperations(self.device, DTYPES[dtype]), BLOCK.get(self.device.type, problem.n))
+        kind = self.device.type
+        update_block = UPDATE_BLOCK[kind] * threads if kind in UPDATE_BLOCK else problem.network.m
+        ops = TorchOperations(self.device, DTYPES[dtype])
+        super().__init__(problem, ops, BLOCK.get(kind, problem.n), update_block)
         self.synchronize()
 
     def synchronize(self) -> None:

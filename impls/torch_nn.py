@@ -1,4 +1,4 @@
-"""PyTorch as its users write it: ``nn.Sequential``, autograd, ``torch.optim.SGD``; and the same under torch.compile."""
+"""PyTorch as its users write it: ``nn.Sequential``, autograd, ``torch.optim``; and the same under torch.compile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from impls.interface import AnyArray, Problem
-from impls.torch_device import DTYPES, load, resolve, sequential, synchronize, to_numpy
+from impls.torch_device import DTYPES, load, optimizer_of, resolve, sequential, synchronize, to_numpy
 
 
 class TorchNN:
@@ -26,7 +26,7 @@ class TorchNN:
         else:
             self.criterion = nn.MSELoss()
             self.targets = torch.tensor(problem.targets, **options)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=problem.learning_rate)
+        self.optimizer = optimizer_of(problem, self.model.parameters())
         self.synchronize()
 
     def forward(self) -> None:
@@ -43,7 +43,7 @@ class TorchNN:
         self.value.backward()
 
     def update(self) -> None:
-        """``SGD.step``."""
+        """The optimizer's ``step``."""
         self.optimizer.step()
 
     def step(self) -> None:

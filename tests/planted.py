@@ -82,6 +82,7 @@ def entries(
     rounds: int = 8,
     joint_seed: int = 0,
     peak_bytes: Law | None = None,
+    optimizer: str = "gradient-descent",
 ) -> list[dict[str, Any]]:
     """Benchmarks of one implementation, as pytest-benchmark writes them."""
     rng = np.random.default_rng(seed)
@@ -90,7 +91,7 @@ def entries(
     for point in (*axis_points(chosen), *joint_points(chosen, joint_seed)):
         known = merged.get(point.label)
         axes = (*known.axes, *point.axes) if known else point.axes
-        merged[point.label] = Point(point.network, point.n, axes, point.heldout)
+        merged[point.label] = Point(point.network, point.n, axes, point.heldout, optimizer=optimizer)
     found = []
     for number in range(1, passes + 1):
         for point in merged.values():
@@ -105,7 +106,8 @@ def entries(
 
 
 def _entry(facts: dict[str, Any], number: int, seconds: np.ndarray, speed: np.ndarray) -> dict[str, Any]:
-    name = f"{facts['impl']} {facts['layers']} {facts['activation']} n={facts['n']} {facts['phase']} pass={number}"
+    told = [facts[key] for key in ("impl", "layers", "activation", "optimizer")]
+    name = f"{' '.join(map(str, told))} n={facts['n']} {facts['phase']} pass={number}"
     return {
         "name": name,
         "fullname": name,

@@ -111,6 +111,7 @@ def rows(logs: np.ndarray[Any, Any]) -> pd.DataFrame:
             "device": "cpu",
             "dtype": "float32",
             "phase": "step",
+            "optimizer": "gradient-descent",
             "base_s": 1e-4,
             "head_s": 1e-4,
         }

@@ -15,6 +15,7 @@ from bench.cells import Point, Setting, bytes_estimate
 from bench.worker import Worker
 from impls import registry
 from impls.interface import Network, Problem
+from impls.optimizers import NAMES, OPTIMIZERS, USUAL
 from impls.problem import make_problem
 from impls.registry import Entry
 from impls.straight_line import block_sizes
@@ -24,9 +25,11 @@ SHAPES = ((64, 128, 128, 10), (64, 256, 10), (20, 96, 160, 96, 30))
 ENTRIES = [entry for entry in registry.ENTRIES if entry.cost.first_call_s < 1]  # others compile for half a minute
 
 
-def measured(entry: Entry, network: Network, n: int, dtype: str = "", wrap: type | None = None) -> memory.Peak:
+def measured(
+    entry: Entry, network: Network, n: int, dtype: str = "", wrap: type | None = None, optimizer: str = USUAL
+) -> memory.Peak:
     """Peak of a step of an entry as the harness finds it; of ``wrap`` in its place."""
-    problem = make_problem(network, n)
+    problem = make_problem(network, n, optimizer=optimizer)
     dtype = dtype or entry.dtypes[0]
 
     def make() -> Any:
@@ -38,9 +41,11 @@ def measured(entry: Entry, network: Network, n: int, dtype: str = "", wrap: type
     return memory.peak(entry, "cpu", instance, make)
 
 
-def bytes_of(entry: Entry, network: Network, n: int, dtype: str = "", wrap: type | None = None) -> int:
+def bytes_of(
+    entry: Entry, network: Network, n: int, dtype: str = "", wrap: type | None = None, optimizer: str = USUAL
+) -> int:
     """Its bytes, which must be there."""
-    found = measured(entry, network, n, dtype, wrap).peak_bytes
+    found = measured(entry, network, n, dtype, wrap, optimizer).peak_bytes
     assert found is not None
     return found
 
@@ -174,6 +179,24 @@ def test_stays_below_the_estimate_made_beforehand(
         for dtype in entry.dtypes:
             found = bytes_of(entry, network, point.n, dtype)
             assert found <= 1.1 * bytes_estimate(Setting(entry, "cpu", dtype, 1), point), (loss, dtype)
+
+
+@pytest.mark.parametrize("optimizer", NAMES[1:])
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_what_an_optimizer_keeps_is_counted(entry: Entry, optimizer: str) -> None:
+    """Its states add to the peak: to the byte where every array is by hand, and never less."""
+    network = able(entry, (64, 128, 128, 10))
+    if entry.cannot(network, optimizer):
+        pytest.skip(str(entry.cannot(network, optimizer)))
+    states = OPTIMIZERS[optimizer].states * network.m * np.dtype(entry.dtypes[0]).itemsize
+    n = 2 if entry.slow else 64
+    plain, found = (bytes_of(entry, network, n, optimizer=name) for name in (USUAL, optimizer))
+    assert found - plain >= states * (0.99 if not entry.peer else 0)
+    point = Point(network, n, (), optimizer=optimizer)
+    assert found <= 1.1 * bytes_estimate(Setting(entry, "cpu", entry.dtypes[0], 1), point)
+    if entry.name == "numpy":  # beside them one block of scratch, all parameters here, and the constants of the rule
+        scratch = network.m * 4
+        assert states + scratch <= found - plain <= states + scratch + 64
 
 
 def test_an_implementation_may_tell_its_memory_itself() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from backprop_files import UserError
 from bench import machine, plan, profiles
+from bench.cells import Setting, bytes_estimate, facts
 from bench.plan import Budget, Settings
-from impls import counts, registry
+from impls import counts, optimizers, registry
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_another() -> None:
@@ -101,3 +105,52 @@ def test_what_a_cell_took_before_is_learned() -> None:
     after = budget.seconds_for(made.jobs[1], now=1.0)
     assert before is not None
     assert after is None or after < before
+
+
+# --- optimizers -------------------------------------------------------------------------------------------------------
+
+
+def test_quick_and_smoke_train_by_gradient_descent_alone() -> None:
+    for profile in ("quick", "smoke", "check"):
+        jobs = plan.make(Settings(profile=profile, impls=("numpy",), passes=1)).jobs
+        assert {job.point.optimizer for job in jobs} == {"gradient-descent"}
+        assert all(job.point.label.count(" ") == 3 for job in jobs)  # names are what they were
+
+
+def test_an_optimizer_is_asked_for_its_update_and_one_step() -> None:
+    made = plan.make(Settings(impls=("numpy",), passes=1, optimizers=("gradient-descent", "adam")))
+    plain = plan.make(Settings(impls=("numpy",), passes=1))
+    adam = [job for job in made.jobs if job.point.optimizer == "adam"]
+    others = {job.point.label for job in made.jobs} - {job.point.label for job in adam}
+    assert others == {job.point.label for job in plain.jobs}
+    assert [job.point.label for job in adam if "step" in job.phases] == ["64-256-256-10 horner-4 mse adam n=256"]
+    assert all("update" in job.phases for job in adam)
+    assert {job.point.network.width for job in adam} == {*profiles.find("quick").usual.widths}
+    assert len({job.point.n for job in adam if job.point.network.width == 256}) >= 4
+    cell = facts(adam[0].cells[0], "synthetic", 0)
+    assert cell["optimizer"] == "adam"
+    assert cell["operations"]["update"]["update"] == 12 * cell["m"] + 8
+
+
+def test_optimizers_alone_and_all_of_full() -> None:
+    alone = plan.make(Settings(impls=("numpy",), passes=1, optimizers=("momentum",))).jobs
+    assert {job.point.optimizer for job in alone} == {"momentum"}
+    full = plan.make(Settings(profile="full", impls=("numpy",), passes=1))
+    assert {job.point.optimizer for job in full.jobs} == {*optimizers.NAMES}
+    assert full.run["optimizers"] == list(optimizers.NAMES)
+
+
+def test_optimizers_that_cannot_be_had_are_named() -> None:
+    asked = Settings(profile="smoke", impls=("sklearn",), passes=1, optimizers=("nesterov", "adam"))
+    made = plan.make(asked)
+    assert {"impl": "sklearn", "cell": "all by adam", "reason": "sklearn has no optimizer 'adam'"} in made.left_out
+    assert {job.point.optimizer for job in made.jobs} == {"nesterov"}  # its one step, since it has no phases
+    with pytest.raises(UserError, match="unknown optimizer 'adan': did you mean 'adam'"):
+        plan.make(Settings(optimizers=("adan",)))
+
+
+def test_more_is_kept_in_memory_with_more_states() -> None:
+    setting = Setting(registry.find("numpy"), "cpu", "float32", 1)
+    point = profiles.points(profiles.find("quick"), setting.entry, 0)[0]
+    adam = replace(point, optimizer="adam")
+    assert bytes_estimate(setting, adam) >= bytes_estimate(setting, point) + 2 * 2 * 4 * point.network.m

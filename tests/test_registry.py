@@ -11,8 +11,11 @@ import pytest
 
 from backprop_files import UserError
 from bench import plan, profiles
+from bench.worker import Worker
 from impls import registry
+from impls.conformance import Mismatch
 from impls.interface import PHASES
+from impls.numpy_fast import NumpyFast
 
 OWN = Path(__file__).parent / "own_implementations"
 
@@ -72,6 +75,19 @@ def test_own_implementation_by_file_and_by_module(monkeypatch: pytest.MonkeyPatc
     assert registry.own("good:Linear").activations == ("tanh",)
     whole = registry.own("impls.numpy_fast:NumpyFast")
     assert whole.phases == ("step", *PHASES)
+    assert whole.optimizers == ("gradient-descent",)  # one that reads problem.optimizer says so
+    monkeypatch.setattr(NumpyFast, "optimizers", ("gradient-descent", "adam"), raising=False)
+    assert registry.own("impls.numpy_fast:NumpyFast").optimizers == ("gradient-descent", "adam")
+
+
+def test_own_optimizers_are_held_to_ten_steps() -> None:
+    """An implementation that says it does Adam, and goes down the gradient all the same, is told before it is timed."""
+    start = {"impl": f"{OWN / 'good.py'}:Linear", "device": "cpu", "dtype": "float64", "threads": 1, "seed": 0}
+    worker = Worker(start | {"data": "synthetic", "kernels": ["product"], "ceilings": False})
+    assert worker.answer({"op": "check"}) == {}
+    worker.entry = replace(worker.entry, optimizers=("gradient-descent", "adam"))
+    with pytest.raises(Mismatch, match=r"what 10 steps moved differs .* adam, n=9"):
+        worker.answer({"op": "check"})
 
 
 @pytest.mark.parametrize(

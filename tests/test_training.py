@@ -1,8 +1,8 @@
-"""Every implementation trains on real data: scikit-learn's digits, full-batch gradient descent."""
+"""Every implementation trains on real data: scikit-learn's digits, the whole batch in every step, by every optimizer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -25,6 +25,7 @@ class Training:
     rows: int
     rate: float
     steps: int
+    optimizer: str = "gradient-descent"
 
 
 USUAL = Training(Network((64, 48, 10), "tanh", "cross_entropy"), 1437, 1.0, 80)
@@ -38,7 +39,8 @@ def problem_of(training: Training) -> Problem:
     inputs, labels = digits()
     start = make_problem(training.network, 1, seed=5)
     rows = slice(0, training.rows)
-    return Problem(training.network, inputs[rows], np.eye(10)[labels[rows]], start.parameters, training.rate)
+    targets = np.eye(10)[labels[rows]]
+    return Problem(training.network, inputs[rows], targets, start.parameters, training.rate, training.optimizer)
 
 
 def accuracy(network: Network, parameters: list[Array]) -> float:
@@ -51,21 +53,11 @@ def accuracy(network: Network, parameters: list[Array]) -> float:
 @cache
 def expected_curve(training: Training) -> Array:
     """Losses by the float64 reference, step by step."""
-    problem = problem_of(training)
-    parameters = list(problem.parameters)
-    losses = []
-    for _ in range(training.steps):
-        loss, gradients = reference.loss_and_gradients(problem, parameters)
-        losses.append(loss)
-        parameters = [p - training.rate * g for p, g in zip(parameters, gradients, strict=True)]
-    return np.array(losses)
+    return np.array(reference.train(problem_of(training), training.steps)[0])
 
 
-@pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
-def test_learns_the_digits(entry: Entry) -> None:
-    if entry.missing():
-        pytest.skip(str(entry.missing()))
-    training = SLOW if entry.slow else USUAL
+def learns(entry: Entry, training: Training) -> None:
+    """Losses follow the reference's, and the test rows are recognised."""
     dtype = entry.dtypes[0]
     implementation = entry.prepare(problem_of(training), dtype=dtype)
     losses = []
@@ -75,3 +67,23 @@ def test_learns_the_digits(entry: Entry) -> None:
     np.testing.assert_allclose(losses, expected_curve(training), rtol=1e-3 if dtype == "float32" else 1e-8)
     parameters = [np.asarray(p, np.float64) for p in implementation.parameters()]
     assert accuracy(training.network, parameters) >= ACCURACY
+
+
+@pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
+def test_learns_the_digits(entry: Entry) -> None:
+    if entry.missing():
+        pytest.skip(str(entry.missing()))
+    learns(entry, SLOW if entry.slow else USUAL)
+
+
+#: Learning rate and steps with which each optimizer gets there.
+RATES = {"momentum": (0.3, 60), "nesterov": (0.3, 60), "adagrad": (0.1, 60), "rmsprop": (0.01, 40), "adam": (0.02, 40)}
+
+
+@pytest.mark.parametrize("optimizer", RATES)
+@pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
+def test_every_optimizer_learns_the_digits(entry: Entry, optimizer: str) -> None:
+    if entry.missing() or entry.slow or entry.cost.example_s or "smoke" not in entry.sweeps:
+        pytest.skip(entry.missing() or "too slow for it: the ten steps of test_optimizers.py tell")
+    rate, steps = RATES[optimizer]
+    learns(entry, replace(USUAL, rate=rate, steps=steps, optimizer=optimizer))
