@@ -121,7 +121,8 @@ def _claim(settings: Settings, out: Path, resume: bool) -> None:
             raise UserError(f"{out}: nothing to resume there (no run.json)") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{record}: cannot be read ({error}); choose another --out") from error
-        changed = [key for key in asked if before.get(key) != asked[key]]
+        usual = json.loads(json.dumps(asdict(Settings())))  # of what an earlier version did not write down
+        changed = [key for key in asked if before.get(key, usual[key]) != asked[key]]
         if changed:
             told = ", ".join(f"{key} was {before.get(key)!r}, is {asked[key]!r}" for key in changed)
             raise UserError(f"{out}: --resume wants the same settings: {told}")
