@@ -191,7 +191,7 @@ def _judge(
     failing = [f"{cell}: is gone in HEAD: {why}" for cell, why in duel["vanished"].items()]
     failing += [f"{row['cell']}: failed in HEAD: {row['reason']}" for row in duel["failed"] if row["side"] == "head"]
     failing += [f"{ratio.cell}: {told_ratio(ratio.interval)}" for ratio in cells if ratio.word == "slower"]
-    failing += [_growth(change).format("grows faster") for change in changes if change.larger]
+    failing += [_growth(change).format("growth is dearer") for change in changes if change.larger]
     failing += [
         f"{row.cell}: peak memory {row.head_bytes / row.base_bytes - 1:+.1%}, {row.base_bytes:,} to {row.head_bytes:,} bytes"
         for row in memory
@@ -208,7 +208,9 @@ def _judge(
     unsure += [f"{cell}: was not measured" for cell in duel["cells"] if cell not in measured]
     unsure += [f"{row.cell}: its peak memory is not told in HEAD" for row in memory if row.head_bytes is None]
     unsure += [_doubt(ratio, allow, duel["looks"]) for ratio in cells if not ratio.cleared]
-    unsure += [_growth(change).format("may grow faster") + ": a larger --budget" for change in changes if change.doubt]
+    unsure += [
+        _growth(change).format("growth may be dearer") + ": a larger --budget" for change in changes if change.doubt
+    ]
     return ("cannot tell", unsure) if unsure else ("nothing slower", [])
 
 

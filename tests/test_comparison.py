@@ -35,7 +35,7 @@ def test_one_cell_slower(tmp_path: Path) -> None:
 def test_cannot_tell_says_what_it_would_need(tmp_path: Path) -> None:
     found = comparison.compare(planted.write(tmp_path, sessions=6, noise=0.06), 0.05)
     assert (found.outcome, found.exit_code) == ("cannot tell", 4)
-    wanted = ("sessions would tell", "too near the allowance", "may grow faster")
+    wanted = ("sessions would tell", "too near the allowance", "growth may be dearer")
     assert all(any(words in reason for words in wanted) for reason in found.reasons)
 
 

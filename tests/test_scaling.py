@@ -51,7 +51,7 @@ def test_a_term_that_shows_at_large_width_only(tmp_path: Path) -> None:
     found = judged(tmp_path, cubic)
     assert larger(found) == {"m along width"}
     assert found.outcome == "slower"
-    assert any("grows faster in m along width" in reason for reason in found.reasons)
+    assert any("growth is dearer in m along width" in reason for reason in found.reasons)
 
 
 def test_growth_is_told_even_where_no_cell_is_slower_than_allowed(tmp_path: Path) -> None:
