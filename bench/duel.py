@@ -173,11 +173,9 @@ class Duel:
             try:
                 for group in self._groups(labels):
                     self._measure_group(number, group, workers, rng, found)
+                    self._release(setting, workers)
             except _SideFailed as failure:
                 self._fail([label for label in labels if label not in found[1]], failure)
-            level = workers[0].ask({"op": "release"}, 60.0)["quiet_level"] if found[0] else None
-        if level:
-            self._levels[setting] = min(level, self._levels.get(setting, level))
         if found[0]:
             self._keep(number, setting, found)
 
@@ -261,8 +259,12 @@ class Duel:
                 for label in labels:
                     phase = self.cells[label][i].phase
                     found[i][label] = first[i][phase] | rounds[i][phase]
-        for worker in workers:
-            self._ask(workers.index(worker), worker, {"op": "release"})
+
+    def _release(self, setting: str, workers: Sequence[WorkerProcess]) -> None:
+        """Let all points go, and keep BASE's quiet level for the processes to come."""
+        level, _ = [self._ask(i, worker, {"op": "release"})["quiet_level"] for i, worker in enumerate(workers)]
+        if level:
+            self._levels[setting] = min(level, self._levels.get(setting, level))
 
     def _prepare(
         self, key: int, labels: Sequence[str], workers: Sequence[WorkerProcess], rng: Random, trace: bool

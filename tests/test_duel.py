@@ -170,6 +170,40 @@ def test_a_failed_cell_is_told_once(make: Callable[..., Duel], monkeypatch: pyte
     assert sorted(row["cell"] for row in asked.failed) == sorted(asked.cells)
 
 
+@pytest.mark.parametrize("dies", WANTED)
+@pytest.mark.parametrize("name", ["base", "head"])
+def test_a_process_that_is_killed_between_rounds_takes_only_its_own_cells(
+    make: Callable[..., Duel], tmp_path: Path, name: str, dies: str
+) -> None:
+    """Whichever cell comes first, what was measured before is kept, and nobody is told of a crash of ours."""
+    asked = make()
+    impls = tmp_path / "s" / name / "impls"
+    if impls.is_symlink():
+        impls.unlink()
+        shutil.copytree(gate_check.ROOT / "impls", impls)
+    text = (impls / "numpy_fast.py").read_text()
+    killed = (
+        "    def step(self) -> None:\n"
+        "        self._taken = getattr(self, '_taken', 0) + 1\n"
+        f"        if self._taken > 60 and self.problem.network.layers == {tuple(map(int, dies.split('-')))}:\n"
+        "            __import__('os').kill(__import__('os').getpid(), 9)\n"
+        "        super().step()\n\n"
+    )
+    (impls / "numpy_fast.py").write_text(text.replace("    def synchronize", killed + "    def synchronize"))
+    refused = ""
+    try:
+        asked.measure(lambda look: [], far())
+    except UserError as error:  # all of BASE is gone
+        refused = str(error)
+    assert bool(refused) == (name == "base" and len(asked.failed) == len(asked.cells))
+    assert {row["side"] for row in asked.failed} == {name}
+    assert all("SIGKILL" in row["reason"] for row in asked.failed)
+    failed = {row["cell"] for row in asked.failed}
+    assert any(dies in cell for cell in failed)
+    measured = {path for side in ("base", "head") for path in (asked.out / side).glob("data/*.json")}
+    assert bool(measured) == (len(failed) < len(asked.cells))
+
+
 def test_all_of_base_failing_is_unusable(make: Callable[..., Duel], tmp_path: Path) -> None:
     asked = make()
     broken = tmp_path / "s" / "base" / "impls"
