@@ -40,6 +40,14 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _hand_out(text: str, out: Path | None) -> None:
+    """To a file, or as it is to standard output."""
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_whole(out, text)
+
+
 @app.command()
 def run(
     profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
@@ -248,7 +256,7 @@ def _tell_comparison(found: Comparison, directory: Path) -> None:
 
     for series, rows in report.by_series(found).items():
         _print_rows(series, rows)
-    _print_rows("growth: exponents that changed", [r for r in report.change_rows(found) if r["word"] in STYLES])
+    _print_rows("growth that is dearer, or may be", [r for r in report.change_rows(found) if r["word"] in STYLES])
     _print_rows(
         "overhead, crossover, prices", [r for r in report.quantity_rows(found) if r["word"] in ("larger", "smaller")]
     )
@@ -290,13 +298,8 @@ def export(
 ) -> None:
     """A run as JSON for a service that watches benchmarks (see docs/ci.md)."""
     from analysis import exports
-    from backprop_files import write_whole
 
-    text = exports.export(run, format_)
-    if out is None:
-        print(text, end="")
-    else:
-        write_whole(out, text)
+    _hand_out(exports.export(run, format_), out)
 
 
 @app.command()
@@ -491,11 +494,7 @@ def history_export(
     """The long table: one row for each number of each run, with stable columns."""
     from analysis import history as store
 
-    text = store.export(db, form)
-    if out is None:
-        sys.stdout.write(text)
-    else:
-        write_whole(out, text)
+    _hand_out(store.export(db, form), out)
 
 
 @history.command(name="page")

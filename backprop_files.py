@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
+#: The optimizer that trains unless another is named; names of cells leave it out.
+USUAL_OPTIMIZER = "gradient-descent"
 
 #: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
 CELL_KEYS = (

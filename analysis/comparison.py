@@ -84,7 +84,7 @@ def compare(directory: Path, allow: float, whole: bool = True) -> Comparison:
         changes = scaling.changes(rows, base, head, allow, looks)
         memory = _memory(rows, allow)
         if whole:
-            quantities = scaling.quantities(rows, base, allow, declared())
+            quantities = scaling.quantities(rows, allow, declared())
     outcome, reasons = _judge(duel, cells, changes, memory, allow)
     return Comparison(
         duel["base"]["told"],
@@ -217,7 +217,7 @@ def _judge(
 def _doubt(ratio: Ratio, allow: float, looks: Sequence[int]) -> str:
     """A cell that is not told, and what more it would need."""
     told = f"{ratio.cell}: {told_ratio(ratio.interval)}"
-    least = looks[:2][-1]
+    least = ratios.least_to_accuse(looks)
     if ratio.sessions < least:
         return f"{told}; {ratio.sessions} sessions are too few to judge by, {least} are the least: a larger --budget"
     needed = ratios.more_sessions(ratio, allow)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.laws import Choice
 from analysis.statistics import Interval
+from backprop_files import USUAL_OPTIMIZER
 
 #: Of a term: what one of it is, and how many of the physical unit one of the term stands for, by phase.  A weight is
 #: multiplied and added once forward and twice backward, in the gradients of weights and of inputs.
@@ -30,7 +31,7 @@ UNITS: Mapping[str, str] = {
 }
 #: A parameter's update reads it and its gradient and writes it; what the optimizer keeps of it is read and written too.
 MOVES_PER_PARAMETER: Mapping[str, int] = {
-    "gradient-descent": 3,
+    USUAL_OPTIMIZER: 3,
     "momentum": 5,
     "nesterov": 5,
     "adagrad": 5,

@@ -295,6 +295,18 @@ def _aligned(tables: Sequence[Floats]) -> Floats:
     return np.vstack(padded)
 
 
+def interval_along(line: Line, fitted: Growth, log_of: Callable[[Floats], float]) -> Interval:
+    """A quantity of the growth ``fitted`` along a line, with its 95 % interval; ``log_of`` tells the quantity's log from the
+    cells' log times.
+    """
+    logs = tamed(line.logs)
+    means = np.nanmean(logs, axis=1)
+    residuals = fitted.at(line.x) / np.exp(means) - 1
+    degrees = len(line.x) - 3
+    about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
+    return two_way_interval(log_of(means), gradient(log_of, means), logs, about).exp()
+
+
 def along(entries: pd.DataFrame, axis: str, variable: str) -> tuple[Line, Growth] | None:
     """The cells of an axis and how they grow; None where it has fewer than three."""
     found = line(entries, axis, variable)

@@ -19,10 +19,10 @@ import pandas as pd
 
 from analysis import cells as cell_table
 from analysis import load
-from backprop_files import UserError
+from backprop_files import USUAL_OPTIMIZER, UserError
 
 #: What is told of a cell only where it is not the usual: a name must not change because another run holds more.
-USUAL = {"threads": 1, "data": "synthetic", "optimizer": "gradient-descent"}
+USUAL = {"threads": 1, "data": "synthetic", "optimizer": USUAL_OPTIMIZER}
 #: Significant digits: finer than any interval, few enough to read.
 DIGITS = 6
 #: The longest name of a benchmark in Bencher (bencher.dev/docs/reference/bencher-metric-format, "Order of Precedence").

@@ -17,16 +17,16 @@ import pandas as pd
 from analysis import cells as cell_table
 from analysis import growth, load, normalise, verdicts
 from analysis.costs import costs
-from analysis.exponents import along
+from analysis.exponents import along, interval_along
 from analysis.load import Run
 from analysis.normalise import IDENTITY
 from analysis.regimes import regimes
-from analysis.statistics import Floats, Interval, Spread, gradient, tamed, two_way_interval
+from analysis.statistics import Floats, Interval
 from analysis.verdicts import Verdict
-from backprop_files import UserError
+from backprop_files import USUAL_OPTIMIZER, UserError
 
 #: What a cell's name leaves out.
-_USUAL = {"loss": "mse", "optimizer": "gradient-descent", "data": "synthetic"}
+_USUAL = {"loss": "mse", "optimizer": USUAL_OPTIMIZER, "data": "synthetic"}
 #: Units: multiples of the product reference kernel's time, seconds where none was timed, bytes, examples times weights.
 PRODUCTS, SECONDS, BYTES = "× product", "s", "bytes"
 _GIB = 1 << 30
@@ -236,7 +236,7 @@ def _scaling(entries: pd.DataFrame, cells: pd.DataFrame, reference: dict[str, fl
     groups = dict(list(entries.groupby(load.GROUP)))
     for verdict in verdicts.judge(entries[entries["phase"] != "memory"], cells):
         rows = groups[(verdict.impl, verdict.device, verdict.dtype, verdict.phase, verdict.optimizer)]
-        name = "" if verdict.optimizer == _USUAL["optimizer"] else verdict.optimizer  # stands where a cell's name does
+        name = "" if verdict.optimizer == USUAL_OPTIMIZER else verdict.optimizer  # stands where a cell's name does
         memory = verdict.phase == "memory"
         scale = 1.0 if memory else reference.get(verdict.device, 1.0)
         unit = BYTES if memory else PRODUCTS if verdict.device in reference else SECONDS
@@ -285,10 +285,4 @@ def fixed_overhead(entries: pd.DataFrame) -> Interval:
     def log_fixed(at: Floats) -> float:
         return float(np.log(max(growth.fit(line.x, np.exp(at)).fixed, fitted.fixed * 1e-3)))
 
-    logs = tamed(line.logs)
-    means = np.nanmean(logs, axis=1)
-    residuals = fitted.at(line.x) / np.exp(means) - 1
-    degrees = len(line.x) - 3
-    about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
-    ends = two_way_interval(log_fixed(means), gradient(log_fixed, means), logs, about)
-    return Interval(fitted.fixed, float(np.exp(ends.low)), float(np.exp(ends.high)))
+    return interval_along(line, fitted, log_fixed)

@@ -14,12 +14,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.normalise import IDENTITY, normalise
-from backprop_files import CELL_KEYS, SCHEMA_VERSION, UserError
+from backprop_files import CELL_KEYS, SCHEMA_VERSION, USUAL_OPTIMIZER, UserError
 
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
-#: The optimizer that trains unless another is named.
-USUAL_OPTIMIZER = "gradient-descent"
 #: Machine facts that must agree before files may stand in one report.
 SAME_MACHINE = ("cpu_model", "machine", "system", "python_version", "libraries", "accelerators", "memory_bytes")
 

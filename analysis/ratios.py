@@ -19,10 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.load import USUAL_OPTIMIZER
 from analysis.normalise import IDENTITY
 from analysis.statistics import Estimate, Floats, Interval, discoveries, moderated, tamed
-from backprop_files import UserError
+from backprop_files import USUAL_OPTIMIZER, UserError
 
 Word = Literal["faster", "same", "slower", "cannot tell"]
 
@@ -85,6 +84,17 @@ def table(rows: pd.DataFrame) -> tuple[list[str], Floats]:
     return list(wide.index), tamed(wide.to_numpy(float), own=True)
 
 
+def estimated(logs: Floats) -> list[tuple[Estimate, int]]:
+    """Every cell's mean log ratio with what all of them tell of its variance, and the sessions it rests on."""
+    samples = [values[~np.isnan(values)] for values in logs]
+    return [(estimate, len(sample)) for estimate, sample in zip(moderated(samples), samples, strict=True)]
+
+
+def least_to_accuse(looks: Sequence[int]) -> int:
+    """Sessions before which nobody is accused: those of the second look."""
+    return looks[:2][-1]
+
+
 def ratios(rows: pd.DataFrame, allow: float, looks: Sequence[int], error: float = ERROR_OF_LOOK) -> list[Ratio]:
     """Every cell's ratio and word, cells of a series sharing what is known of their variance.  ``looks`` are the numbers of
     sessions at which is looked, ``error`` that of each look.
@@ -95,16 +105,14 @@ def ratios(rows: pd.DataFrame, allow: float, looks: Sequence[int], error: float 
     estimates: dict[str, tuple[Estimate, int]] = {}
     for _, group in rows.groupby(SERIES, sort=False):
         cells, logs = table(group)
-        samples = [values[~np.isnan(values)] for values in logs]
-        for cell, sample, estimate in zip(cells, samples, moderated(samples), strict=True):
-            estimates[cell] = estimate, len(sample)
+        estimates |= zip(cells, estimated(logs), strict=True)
     seconds = {side: rows.groupby("cell")[side].median().to_dict() for side in ("base_s", "head_s")}
     words = _words(list(estimates.values()), allow, looks, error)
     return [
         Ratio(
             cell,
             estimate,
-            _exp(estimate.interval(1 - error)),
+            estimate.interval(1 - error).exp(),
             sessions,
             word,
             sessions >= looks[0] and estimate.p_below(np.log1p(allow)) <= error / 2,
@@ -121,16 +129,12 @@ def _words(found: Sequence[tuple[Estimate, int]], allow: float, looks: Sequence[
     faster = discoveries(np.array([estimate.p_below(-bound) for estimate, _ in found]), error / 2)
     words: list[Word] = []
     for (estimate, sessions), up, down in zip(found, slower, faster, strict=True):
-        again, enough = sessions >= looks[:2][-1], sessions >= looks[0]
+        again, enough = sessions >= least_to_accuse(looks), sessions >= looks[0]
         within = max(estimate.p_below(bound), estimate.p_above(-bound)) <= error / 2
         words.append(
             "slower" if up and again else "faster" if down and again else "same" if within and enough else "cannot tell"
         )
     return words
-
-
-def _exp(found: Interval) -> Interval:
-    return Interval(float(np.exp(found.value)), float(np.exp(found.low)), float(np.exp(found.high)))
 
 
 def more_sessions(found: Ratio, allow: float) -> int | None:

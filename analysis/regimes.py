@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import growth
-from analysis.exponents import OVERHEAD_SHARE, Exponent, Line, along
+from analysis.exponents import OVERHEAD_SHARE, Exponent, Line, along, interval_along
 from analysis.growth import Growth
-from analysis.statistics import Floats, Interval, Spread, gradient, tamed, two_way_interval
+from analysis.statistics import Floats, Interval
 
 #: (name, share of the cost that is fixed at its lower end)
 OVERHEAD_FROM = 0.5
@@ -63,10 +63,4 @@ def _crossover(line: Line, fitted: Growth, low: float, high: float) -> tuple[Int
     def log_where(logs: Floats) -> float:
         return float(np.log(np.clip(growth.fit(line.x, np.exp(logs)).where(OVERHEAD_FROM), low / 1e3, high * 1e3)))
 
-    logs = tamed(line.logs)
-    means = np.nanmean(logs, axis=1)
-    residuals = fitted.at(line.x) / np.exp(means) - 1
-    degrees = len(line.x) - 3
-    about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
-    found = two_way_interval(float(np.log(at)), gradient(log_where, means), logs, about)
-    return Interval(at, float(np.exp(found.low)), float(np.exp(found.high))), "half of the cost is fixed there"
+    return interval_along(line, fitted, log_where), "half of the cost is fixed there"

@@ -6,7 +6,7 @@ the share of BASE's time that is fixed.  Two lines are put through the cells, ea
     d = fixed · s + price · (1 - s)                     the fixed part and what grows, each changed by one factor
     d / (1 - s) = level + slope · log x                 what grows has another exponent: it changed by slope
 
-HEAD *grows faster* where the price of what grows is proved to be beyond the allowance; or where the slope is proved to be
+HEAD's growth is *dearer* where the price of what grows is proved to be beyond the allowance; or where the slope is proved to be
 above 0 and the second line, carried on to eight times the largest x, is beyond the allowance there.  In both cases the largest
 cell itself must be proved slower than BASE's, if only a little: a cheaper overhead alone is no worse growth.
 
@@ -26,9 +26,9 @@ import pandas as pd
 from analysis import exponents, growth, laws
 from analysis.exponents import AXES, Line
 from analysis.hypotheses import Law
-from analysis.load import USUAL_OPTIMIZER
-from analysis.ratios import ERROR_OF_LOOK, SERIES, Word, table
+from analysis.ratios import ERROR_OF_LOOK, SERIES, Word, estimated, least_to_accuse, table
 from analysis.statistics import Estimate, Floats, Interval, discoveries, gradient, moderated
+from backprop_files import USUAL_OPTIMIZER
 
 #: How far a line is carried on beyond the largest cell.
 BEYOND = 8.0
@@ -108,25 +108,28 @@ def changes(
     bound = float(np.log1p(allow))
     steep, dear = [slope.p_above(0.0) for slope in slopes], [price.p_above(bound) for price in prices]
     proved = discoveries(np.array(steep + dear), error / 2)
+    sides = {
+        key: [exponents.exponents(_rows_of(entries, key), {}) for entries in (base, head)] for _, key in _series(rows)
+    }
     found = []
     for i, (series, key, axis) in enumerate(axes):
         matters = beyonds[i].value > bound
         certain = matters and beyonds[i].p_above(0.0) <= error / 2
-        again = axis.samples.shape[1] >= looks[:2][-1]
+        again = axis.samples.shape[1] >= least_to_accuse(looks)
         larger = again and lasts[i].p_above(0.0) <= error / 2 and bool((proved[i] and certain) or proved[len(axes) + i])
         p_value = max(lasts[i].p_above(0.0), min(steep[i] if matters else 1.0, dear[i]))
-        sides = [exponents.exponent(_rows_of(entries, key), axis.name, None) for entries in (base, head)]
+        before, after = (own[axis.name] for own in sides[key])
         interval = slopes[i].interval(1 - error)
         found.append(
             Change(
                 series,
                 NAMES[axis.name],
-                sides[0],
-                sides[1],
+                before,
+                after,
                 interval,
-                _exp(prices[i].interval(1 - error)),
-                _exp(beyonds[i].interval(1 - error)),
-                _exp(lasts[i].interval(1 - error)),
+                prices[i].interval(1 - error).exp(),
+                beyonds[i].interval(1 - error).exp(),
+                lasts[i].interval(1 - error).exp(),
                 larger,
                 p_value <= SUSPECT,
                 not larger and p_value <= DOUBT,
@@ -137,11 +140,11 @@ def changes(
     return found
 
 
-def quantities(rows: pd.DataFrame, base: pd.DataFrame, allow: float, declared: tuple[Law, ...]) -> list[Quantity]:
+def quantities(rows: pd.DataFrame, allow: float, declared: tuple[Law, ...]) -> list[Quantity]:
     """Fixed overhead, crossover and the coefficients of BASE's winning law, of every series that has them."""
     found = []
     for series, key in _series(rows):
-        for name, unit, lines, function in _functions(_rows_of(rows, key), _rows_of(base, key), declared):
+        for name, unit, lines, function in _functions(_rows_of(rows, key), declared):
             found.append(_quantity(series, name, unit, lines, function, allow))
     return found
 
@@ -196,8 +199,7 @@ def _axes(rows: pd.DataFrame, key: tuple[Any, ...]) -> Iterator[_Axis]:
 
 def _spreads(logs: Floats) -> Floats:
     """Standard deviation of every cell's ratio between sessions; 1 for all where nothing is known."""
-    samples = [values[~np.isnan(values)] for values in logs]
-    found = np.array([e.error * np.sqrt(len(s)) for e, s in zip(moderated(samples), samples, strict=True)])
+    found = np.array([estimate.error * np.sqrt(sessions) for estimate, sessions in estimated(logs)])
     return found if np.isfinite(found).all() and (found > 0).all() else np.ones(len(logs))
 
 
@@ -218,7 +220,7 @@ Function = Callable[[Floats], float]
 
 
 def _functions(
-    rows: pd.DataFrame, base: pd.DataFrame, declared: tuple[Law, ...]
+    rows: pd.DataFrame, declared: tuple[Law, ...]
 ) -> Iterator[tuple[str, str, tuple[Floats, Floats], Function]]:
     """Quantities of one series as functions of log times, each with BASE's mean logs (cells,) and ratios (cells, sessions)."""
     cells, logs = table(rows)
@@ -274,7 +276,7 @@ def _quantity(
         return replace(unknown, reason="it hangs on a hair: not told apart from nothing")
     (spread,) = moderated([by_cell @ logs])
     estimate = Estimate(float(np.log(head / base)), spread.error, spread.degrees)
-    ratio = _exp(estimate.interval(1 - ERROR_OF_LOOK))
+    ratio = estimate.interval(1 - ERROR_OF_LOOK).exp()
     return replace(unknown, ratio=ratio, word=word(estimate, allow, ERROR_OF_LOOK))
 
 
@@ -286,8 +288,3 @@ def word(estimate: Estimate, allow: float, error: float) -> Word:
     if found.high < -bound:
         return "faster"
     return "same" if -bound <= found.low and found.high <= bound else "cannot tell"
-
-
-def _exp(found: Interval) -> Interval:
-    with np.errstate(over="ignore"):  # what is hardly known may be anything
-        return Interval(float(np.exp(found.value)), float(np.exp(found.low)), float(np.exp(found.high)))

@@ -22,6 +22,11 @@ class Interval:
     low: float
     high: float
 
+    def exp(self) -> Interval:
+        """Of a logarithm, the interval of the number; what is hardly known may be infinite."""
+        with np.errstate(over="ignore"):
+            return Interval(*(float(end) for end in np.exp([self.value, self.low, self.high])))
+
 
 def t_quantile(degrees: float) -> float:
     """Two-sided 95 % quantile of Student's t."""

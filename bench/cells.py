@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backprop_files import SCHEMA_VERSION
 from impls import activations, counts, optimizers
 from impls.interface import Network, Phase
 from impls.registry import Entry
@@ -87,6 +89,27 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
         "operations": counts.operations(network, point.n, point.optimizer),
         "estimated_bytes": bytes_estimate(setting, point),
         "seed": seed,
+    }
+
+
+def measured(
+    cell: Cell, data: str, seed: int, number: int, ceilings: Mapping[str, Any], result: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``extra_info`` of a cell in pass ``number``, from what its worker answered; time and state around it are added."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **facts(cell, data, seed),
+        "reference_s": result["reference_s"],
+        "pass": number,
+        "first_call_s": result["first_call_s"],
+        "peak_bytes": result["peak_bytes"],
+        "memory_from": result["memory_from"],
+        **ceilings,
+        "settled": result["settled"],
+        "dropped_rounds": result["dropped"],
+        "started_at": result["started_at"],
+        "rounds_at_s": list(result["at_s"]),
+        "iterations": result["iterations"],
     }
 
 

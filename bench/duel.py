@@ -26,11 +26,11 @@ from typing import Any
 
 from backprop_files import SCHEMA_VERSION, UserError, write_json
 from bench import documents, machine, process
-from bench.cells import Cell, bytes_estimate, facts
+from bench.cells import Cell, bytes_estimate, measured
 from bench.plan import Settings
 from bench.process import CellFailed, Home, WorkerFailed, WorkerProcess
 from bench.sides import Described, Side, refuse_foreign
-from bench.visits import join
+from bench.visits import join, preparation
 from impls.names import nearest
 
 #: Sessions after which it is judged which cells need more; the first look is never the last for an accusation.
@@ -67,7 +67,6 @@ class Duel:
             if label not in self.described[1].cells
         }
         self.new = [label for label in head if label not in self.described[0].cells]
-        self.left_out = [*self.described[0].left_out]
         self.cells = {label: (base[label], head[label]) for label in base if label in head}
         self._levels: dict[str, float] = {}  # quiet level by implementation
         self._ceilings: dict[tuple[str, str], dict[str, Any]] = {}
@@ -138,7 +137,7 @@ class Duel:
             "head": {"told": self.sides[1].told, "commit": dict(self.sides[1].commit)},
             "cells": list(self.cells),
             "vanished": self.vanished,
-            "left_out": self.left_out,
+            "left_out": self.described[0].left_out,
             "new": self.new,
             "failed": self.failed,
             "looks": list(LOOKS),
@@ -194,8 +193,8 @@ class Duel:
             variables = {
                 "PYTHONHASHSEED": str(rng.randrange(1 << 32)),
                 "BACKPROP_BENCH_PADDING": "x" * rng.randrange(4096),
+                "PYTHONPATH": os.pathsep.join(map(str, side.paths)),
             }
-            variables["PYTHONPATH"] = os.pathsep.join(map(str, side.paths))
             worker = WorkerProcess(
                 self.cells[labels[0]][i].setting,
                 self._cpus,
@@ -212,7 +211,7 @@ class Duel:
             except (CellFailed, WorkerFailed) as error:
                 raise _SideFailed(i, str(error)) from error
             if not known:
-                refuse_foreign(side, started["files"])
+                refuse_foreign(side, self._ask(i, worker, {"op": "files"})["files"])
                 self._ceilings[side.name, setting] = started["ceilings"]
             workers[i] = worker
         return workers[0], workers[1]
@@ -244,7 +243,7 @@ class Duel:
         for label in group:
             points.setdefault(self.cells[label][0].point.label, []).append(label)
         ready: list[tuple[int, list[str], tuple[dict[str, Any], ...]]] = []
-        for key, (_, labels) in enumerate(points.items()):
+        for key, labels in enumerate(points.values()):
             try:
                 ready.append((key, labels, self._prepare(key, labels, workers, rng, trace=number == 1)))
             except _CellFailed as failure:
@@ -273,10 +272,7 @@ class Duel:
         found: dict[int, dict[str, Any]] = {}
         for i in rng.sample((0, 1), 2):
             cells = [self.cells[label][i] for label in labels]
-            point, network = cells[0].point, cells[0].point.network
-            request = {"op": "prepare", "key": key, "layers": network.layers, "activation": network.activation}
-            request |= {"loss": network.loss, "optimizer": point.optimizer, "n": point.n}
-            request |= {"phases": [cell.phase for cell in cells], "trace": trace}
+            request = preparation(key, cells[0].point, [cell.phase for cell in cells], trace)
             found[i] = self._ask(i, workers[i], request)["phases"]
         return found[0], found[1]
 
@@ -323,23 +319,9 @@ class Duel:
         self.write()
 
     def _info(self, number: int, cell: Cell, ceilings: Mapping[str, Any], rounds: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **facts(cell, self.settings.data, self.settings.seed),
-            "reference_s": rounds["reference_s"],
-            "pass": number,
-            "first_call_s": rounds["first_call_s"],
-            "peak_bytes": rounds["peak_bytes"],
-            "memory_from": rounds["memory_from"],
-            **ceilings,
-            "settled": rounds["settled"],
-            "dropped_rounds": rounds["dropped"],
-            "started_at": rounds["started_at"],
-            "rounds_at_s": rounds["at_s"],
-            "wall_s": sum(rounds["seconds"]) * rounds["iterations"],
-            "machine_state": machine.state(self._cpus),
-            "iterations": rounds["iterations"],
-        }
+        info = measured(cell, self.settings.data, self.settings.seed, number, ceilings, rounds)
+        wall_s = sum(rounds["seconds"]) * rounds["iterations"]
+        return info | {"wall_s": wall_s, "machine_state": machine.state(self._cpus)}
 
 
 def refuse_used(directory: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from backprop_files import SCHEMA_VERSION, UserError
+from backprop_files import UserError
 from bench import machine, process, visits
-from bench.cells import Cell, Setting, bytes_estimate, facts
+from bench.cells import Cell, Setting, bytes_estimate, measured
 from bench.plan import Budget, Job, Plan
 from bench.precision import Precision
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
@@ -248,28 +248,11 @@ class Recorder:
             worker.stop()
 
     def _measured(self, job: Job, cell: Cell, result: dict[str, Any]) -> Measured:
-        settings = self.plan.settings
-        return Measured(
-            list(result["seconds"]),
-            {
-                "schema_version": SCHEMA_VERSION,
-                **facts(cell, settings.data, settings.seed),
-                "reference_s": result["reference_s"],
-                "pass": job.pass_number,
-                "first_call_s": result["first_call_s"],
-                "peak_bytes": result["peak_bytes"],
-                "memory_from": result["memory_from"],
-                **self._hold["ceilings"],
-                "settled": result["settled"],
-                "dropped_rounds": result["dropped"],
-                "started_at": result["started_at"],
-                "rounds_at_s": list(result["at_s"]),
-                "wall_s": result["wall_s"],
-                "machine_state": self._hold["machine_state"],
-                "iterations": result["iterations"],
-                "threads_seen": self._hold["threads_seen"] if cell.phase == job.phases[0] else None,
-            },
-        )
+        settings, hold = self.plan.settings, self._hold
+        info = measured(cell, settings.data, settings.seed, job.pass_number, hold["ceilings"], result)
+        around = {"wall_s": result["wall_s"], "machine_state": hold["machine_state"]}
+        seen = hold["threads_seen"] if cell.phase == job.phases[0] else None
+        return Measured(list(result["seconds"]), info | around | {"threads_seen": seen})
 
 
 def _patience_s(job: Job) -> float:

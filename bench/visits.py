@@ -90,7 +90,7 @@ def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
     share = task.seconds / task.visits
     try:
         if number == 0:
-            prepared = worker.ask(_preparation(i, task), task.patience_s)
+            prepared = worker.ask(preparation(i, task.point, task.phases, task.trace), task.patience_s)
             first, task.traced_s = prepared["phases"], prepared["traced_s"]
         visited = worker.ask({"op": "visit", "key": i, "seconds": share, "patience_s": task.seconds}, task.patience_s)[
             "phases"
@@ -109,18 +109,19 @@ def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
             join(task.results[phase], rounds)
 
 
-def _preparation(i: int, task: Task) -> dict[str, Any]:
-    network = task.point.network
+def preparation(key: int, point: Point, phases: Sequence[str], trace: bool) -> dict[str, Any]:
+    """The request that has a worker prepare a point under ``key``."""
+    network = point.network
     return {
         "op": "prepare",
-        "key": i,
+        "key": key,
         "layers": network.layers,
         "activation": network.activation,
         "loss": network.loss,
-        "optimizer": task.point.optimizer,
-        "n": task.point.n,
-        "phases": list(task.phases),
-        "trace": task.trace,
+        "optimizer": point.optimizer,
+        "n": point.n,
+        "phases": list(phases),
+        "trace": trace,
     }
 
 

@@ -5,7 +5,8 @@ given.  Whatever the libraries print goes to the log, never into the answers.
 
 Requests: ``{"op": "start", ...}`` first; then ``prepare`` for a point, which stays prepared under its key, ``visit`` to
 time it for a while or ``turn`` to time one round, and ``release`` to let all points go.  ``check`` holds the
-implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more.
+implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more,
+``files`` names all that was imported.
 Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
 """
 
@@ -21,8 +22,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-#: The optimizer of a request that names none.
-USUAL = "gradient-descent"
+from backprop_files import USUAL_OPTIMIZER
 
 
 def main(answers: int) -> None:
@@ -118,14 +118,16 @@ class Worker:
             instance.synchronize()
 
     def started(self) -> dict[str, Any]:
-        """What holds in this process: threads as every library sees them, affinity, ceilings, files imported."""
-        files = [str(path) for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))]
-        return {"threads_seen": threads_seen(), "ceilings": self.ceilings, "files": files}
+        """What holds in this process: threads as every library sees them, affinity, ceilings."""
+        return {"threads_seen": threads_seen(), "ceilings": self.ceilings}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked."""
         if request["op"] == "ceilings":
             return {"ceilings": self.measure_ceilings(self.device, self.dtype)}
+        if request["op"] == "files":
+            loaded = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+            return {"files": [str(path) for path in loaded if path]}
         if request["op"] == "release":
             self.prepared.clear()
             return {"quiet_level": self.quiet.level if math.isfinite(self.quiet.level) else None}
@@ -151,7 +153,7 @@ class Worker:
         first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
         expected.check_loss(instance.loss_value())
         expected.check_step(instance.parameters())
-        if "update" in request["phases"] and request.get("optimizer", USUAL) != USUAL:
+        if "update" in request["phases"] and request.get("optimizer", USUAL_OPTIMIZER) != USUAL_OPTIMIZER:
             # a step more for the parameters, but compilers see it for the first time
             first["update"] = _timed(lambda: (instance.update(), instance.synchronize()))
         self._check_synchronize(problem)
@@ -247,8 +249,8 @@ class Worker:
 
 def _trained_by(request: dict[str, Any]) -> dict[str, Any]:
     """The argument of ``make_problem`` that names an optimizer; none for the usual one, which older code knows alone."""
-    optimizer = request.get("optimizer", USUAL)
-    return {} if optimizer == USUAL else {"optimizer": optimizer}
+    optimizer = request.get("optimizer", USUAL_OPTIMIZER)
+    return {} if optimizer == USUAL_OPTIMIZER else {"optimizer": optimizer}
 
 
 def _timed(call: Any) -> float:

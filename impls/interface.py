@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from backprop_files import USUAL_OPTIMIZER
+
 Array = NDArray[np.float64]
 AnyArray = NDArray[Any]
 Phase = Literal["step", "forward", "loss", "backward", "update"]
@@ -73,7 +75,7 @@ class Problem:
     targets: Array
     parameters: tuple[Array, ...]
     learning_rate: float
-    optimizer: str = "gradient-descent"
+    optimizer: str = USUAL_OPTIMIZER
 
     @property
     def n(self) -> int:

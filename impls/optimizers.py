@@ -16,12 +16,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from backprop_files import UserError
+from backprop_files import USUAL_OPTIMIZER, UserError
 from impls.interface import AnyArray
 from impls.names import nearest
 
-#: The optimizer of a problem that names none.
-USUAL = "gradient-descent"
+USUAL = USUAL_OPTIMIZER
 
 Numbers = tuple[Any, ...]
 

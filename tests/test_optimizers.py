@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from impls.problem import make_problem
 from impls.python_scalars import PythonScalars
 from impls.registry import Entry
 from tests.test_conformance import LAYERS, available, whole
+from tests.test_numpy_fast import allocated
 
 KEPT = [name for name in NAMES if OPTIMIZERS[name].states]
 
@@ -150,18 +150,9 @@ def test_the_usual_problem_stays_what_it_was() -> None:
 @pytest.mark.parametrize("optimizer", NAMES)
 def test_an_update_allocates_no_array(optimizer: str) -> None:
     instance = NumpyFast(make_problem(Network((64, 256, 256, 10)), 4, optimizer=optimizer))
-    instance.step()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        for _ in range(3):
-            instance.step()
-        after, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak - before < 2048 < instance.flat.nbytes
-    assert after - before < 1024
+    most, left = allocated(instance)
+    assert most < 2048 < instance.flat.nbytes
+    assert left < 1024
 
 
 # --- the checker is checked -----------------------------------------------------------------------------------------
