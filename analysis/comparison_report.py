@@ -138,7 +138,8 @@ def headline(found: Comparison) -> str:
         count = len(found.reasons)
         return f"Slower, gone or failed: {count} finding{'s' * (count > 1)} at an allowance of {allow}."
     if found.outcome == "cannot tell":
-        return f"Cannot tell whether HEAD is more than {allow} slower: {len(found.reasons)} in doubt, of {cells}."
+        doubts = f"{len(found.reasons)} reason{'s' * (len(found.reasons) > 1)} for doubt"
+        return f"Cannot tell whether HEAD is more than {allow} slower: {doubts}; {cells} were measured."
     return f"Nothing slower: none of {cells} is more than {allow} slower."
 
 
