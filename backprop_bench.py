@@ -26,6 +26,9 @@ from backprop_files import UserError, write_whole
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison
+    from bench.experiments import Experiment
+    from bench.experiments import Settings as AskedOfExperiments
+    from bench.plan import Settings
 
 app = typer.Typer(
     add_completion=False,
@@ -74,12 +77,16 @@ def run(
     out: Annotated[Path | None, typer.Option(help="run directory (default: reports/<profile>-<time>)")] = None,
     resume: Annotated[bool, typer.Option(help="finish the run in --out")] = False,
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML (see docs/laws.md)")] = None,
+    experiments: Annotated[
+        str, typer.Option(help="experiments after the sweep, comma-separated, or all (see: experiment --list)")
+    ] = "",
 ) -> None:
     """Measure, and write the report."""
     from analysis.hypotheses import declared
     from analysis.report import write_report
     from bench import plan
     from bench import run as runner
+    from bench.experiments import run as experimenter
 
     settings = plan.Settings(
         profile=profile,
@@ -98,6 +105,10 @@ def run(
         optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
+    further = _experiments(experiments)
+    asked = _asked_of_experiments(settings)
+    if further:
+        experimenter.check(asked)
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
     directory = out or runner.default_out(settings)
@@ -105,11 +116,103 @@ def run(
     if code == runner.INTERRUPTED:
         print(f"interrupted; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
         raise typer.Exit(code)
+    failed = _run_experiments(further, asked, directory, resume) if further else []
     page = write_report([directory], directory, laws)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
-    if code:
-        print("some cells failed; the report names them with their reasons", file=sys.stderr)
-        raise typer.Exit(code)
+    if code or failed:
+        print("some cells or tasks failed; the report names them with their reasons", file=sys.stderr)
+        raise typer.Exit(code or runner.SOME_FAILED)
+
+
+def _experiments(names: str) -> list[Experiment]:
+    """The experiments of these names, ``all`` for all.  Raises UserError for an unknown one."""
+    from bench import experiments
+
+    wanted = experiments.NAMES if names == "all" else _names(names)
+    return [experiments.find(name) for name in dict.fromkeys(wanted)]
+
+
+def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
+    """What a sweep's settings ask of the experiments behind it."""
+    from bench import experiments
+
+    usual = experiments.Settings()
+    return experiments.Settings(
+        profile=settings.profile if settings.profile in experiments.PROFILES else usual.profile,
+        impls=(*settings.impls, *settings.own) or usual.impls,
+        device=settings.device,
+        threads=settings.threads,
+        dtype=settings.dtype or usual.dtype,
+        seed=settings.seed,
+        data=usual.data if settings.data == "synthetic" else settings.data,
+    )
+
+
+def _run_experiments(
+    chosen: list[Experiment], settings: AskedOfExperiments, directory: Path, resume: bool
+) -> list[dict[str, Any]]:
+    """Measure; returns what failed.  Raises Exit when interrupted."""
+    from bench.experiments import run as experimenter
+
+    try:
+        return experimenter.run(chosen, settings, directory, resume, console)
+    except KeyboardInterrupt:
+        print(f"interrupted; finished tasks are in {directory}, --resume goes on from there", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def experiment(
+    names: Annotated[list[str] | None, typer.Argument(help="experiments, or all")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="what there is, and which claim each tests")] = False,
+    profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
+    impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: numpy,torch,jax)")] = "",
+    impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
+    data: Annotated[str, typer.Option(help="digits, diabetes, or a file: .csv or .npz (see docs/data.md)")] = "digits",
+    device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
+    threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
+    dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
+    seed: Annotated[int, typer.Option(help="seed of data, parameters and order")] = 0,
+    out: Annotated[Path | None, typer.Option(help="directory (default: reports/<experiment>-<time>)")] = None,
+    resume: Annotated[bool, typer.Option(help="finish what is in --out")] = False,
+) -> None:
+    """Put the article's other claims to the test: measure, and write the report."""
+    from analysis.report import write_report
+    from bench import experiments
+
+    if list_:
+        _list_experiments()
+        return
+    if not names:
+        raise UserError(f"name an experiment: {', '.join(experiments.NAMES)}, or all; --list says what each tests")
+    if resume and out is None:
+        raise UserError("--resume needs --out: the directory of the run to finish")
+    usual = experiments.Settings()
+    settings = experiments.Settings(
+        profile=profile,
+        impls=(*_names(impls), *(impl or ())) or usual.impls,
+        device=device,
+        threads=threads,
+        dtype=dtype,
+        seed=seed,
+        data=data,
+    )
+    directory = out or Path("reports") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    failed = _run_experiments(_experiments(",".join(names)), settings, directory, resume)
+    console.print(f"report: {write_report([directory], directory).resolve()}", soft_wrap=True)
+    if failed:
+        print(f"{len(failed)} tasks failed; the report names them with their reasons", file=sys.stderr)
+        raise typer.Exit(3)
+
+
+def _list_experiments() -> None:
+    from bench import experiments
+
+    table = Table("experiment", "claim", "how it is tested", box=None, pad_edge=False, padding=(0, 2, 1, 0))
+    for name in experiments.NAMES:
+        found = experiments.find(name)
+        table.add_row(name, found.claim, found.summary)
+    console.print(table)
 
 
 @app.command()

@@ -126,6 +126,11 @@ def _name(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths)) or "no path"
 
 
+def holds_cells(path: Path) -> bool:
+    """Whether a sweep's cells may lie there: a file, or a directory with some, not one of experiments alone."""
+    return not path.is_dir() or any(path.glob("data/**/*.json")) or not (path / "experiments").is_dir()
+
+
 def _documents(path: Path, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
     if path.is_dir():
         return _directory(path, notes)

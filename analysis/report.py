@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from analysis import cells as cell_table
 from analysis import figures, fits, laws, load, timeline, verdicts, words
 from analysis.activations import calibrate
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
 from analysis.costs import Cost
+from analysis.experiments import report as experiments
 from analysis.exponents import Exponent
 from analysis.figures import Material
 from analysis.hypotheses import declared
 from analysis.load import Run
+from analysis.pictures import Picture, picture
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
 from analysis.verdicts import Verdict
 from backprop_files import write_json, write_whole
 
-#: Dots per inch of PNGs, and of what lies as a picture within an SVG.
-PNG_DPI, SVG_DPI = 110, 90
-PNG_COLOURS = 160
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure, ready to be put into pages."""
-
-    key: str
-    title: str
-    caption: str
-    svg: bytes
-
-    @property
-    def data_uri(self) -> str:
-        """The SVG as a self-contained source of an ``<img>``: nothing in it can run."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
-
 
 def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None) -> Path:
     """Write report.html, report.md, cells.csv, fits.json and figures/ into ``out``; returns the page's path.
 
-    ``laws_file`` declares laws of the user's own.  Raises UserError for unusable files and for a directory that cannot be
-    written.
+    Directories that hold experiments get a section for each, and ``experiments.json``; without a sweep these are all there
+    is.  ``laws_file`` declares laws of the user's own.  Raises UserError for unusable files and for a directory that cannot
+    be written.
     """
     hypotheses = declared(laws_file)
-    run = load.load(paths)
+    told = experiments.write(paths, out)
+    if told and not any(load.holds_cells(path) for path in paths):
+        return experiments.write_page(told, out)
+    run = load.load([path for path in paths if load.holds_cells(path)] if told else paths)
     cells = cell_table.table(run.entries)
     material = _material(run.entries, cells, verdicts.judge(run.entries, cells, hypotheses))
     write_whole(
@@ -65,7 +44,7 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     )
     write_json(out / "fits.json", fits.document(run, material))
     pictures, absent = _draw(material, out / "figures")
-    context = _context(run, material, pictures, absent)
+    context = _context(run, material, pictures, absent, told)
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("report.md").render(context))
     page = out / "report.html"
@@ -114,41 +93,16 @@ def _draw(material: Material, folder: Path) -> tuple[list[Picture], list[str]]:
         if figure is None:
             absent.append(drawing.title)
             continue
-        svg = _render(figure, "svg")
-        write_whole(folder / f"{drawing.key}.svg", svg)
-        write_whole(folder / f"{drawing.key}.png", _render(figure, "png"))
-        pictures.append(Picture(drawing.key, drawing.title, drawing.caption(material), svg))
+        pictures.append(picture(figure, drawing.key, drawing.title, drawing.caption(material), folder))
     return pictures, absent
-
-
-def _render(figure: Figure, kind: str) -> bytes:
-    FigureCanvasAgg(figure)
-    stream = io.BytesIO()
-    with mpl.rc_context(figures.STYLE):
-        if kind == "svg":
-            figure.savefig(stream, format="svg", dpi=SVG_DPI, metadata={"Date": None})
-            return _small_and_steady(stream.getvalue())
-        figure.savefig(stream, format="png", dpi=PNG_DPI)
-    small = io.BytesIO()
-    Image.open(stream).convert("RGB").quantize(PNG_COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
-    return small.getvalue()
-
-
-def _small_and_steady(svg: bytes) -> bytes:
-    """Coordinates to a hundredth of a point, and clip paths named in their order: matplotlib writes a millionth, and
-    names some by where they lay in memory.
-    """
-    svg = re.sub(rb'(?<= d=")[^"]*', lambda path: re.sub(rb"(\.\d\d)\d+", rb"\1", path[0]), svg)
-    svg = re.sub(rb'(?<= [xy]=")([\d-]+\.\d\d)\d+', rb"\1", svg)
-    for i, name in enumerate(dict.fromkeys(re.findall(rb"p[0-9a-f]{10}(?=[\")])", svg))):
-        svg = svg.replace(name, b"clip%d" % i)
-    return svg
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
 
 
-def _context(run: Run, material: Material, pictures: list[Picture], absent: list[str]) -> dict[str, Any]:
+def _context(
+    run: Run, material: Material, pictures: list[Picture], absent: list[str], told: Sequence[experiments.ToldSection]
+) -> dict[str, Any]:
     steps = [v for v in material.verdicts if v.phase == "step"]
     cells = material.cells
     return {
@@ -156,7 +110,8 @@ def _context(run: Run, material: Material, pictures: list[Picture], absent: list
         "opening": opening(steps, cells),
         "steps": [_opening_row(material, v) for v in steps],
         "series": [short for _, short in material.names()],
-        "claims": claims_table(material),
+        **_claims(material, told),
+        "experiments": told,
         "phases": [(_series(material, v), v) for v in material.verdicts if v.phase not in ("step", "memory")],
         "laws": [(_series(material, v), v, judged) for v in steps for judged in v.laws],
         "law_statements": {judged.fit.law.name: judged.fit.law.statement for v in steps for judged in v.laws},
@@ -171,7 +126,7 @@ def _context(run: Run, material: Material, pictures: list[Picture], absent: list
         "absent": absent,
         "left_out": _grouped(run.left_out),
         "failed": _grouped(run.failed),
-        "machine": _machine_rows(run.machine),
+        "machine": words.machine_rows(run.machine),
         "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
         "optimizers": optimizers_table(material),
         "cells": len(cells) + len(material.other_cells),
@@ -181,6 +136,16 @@ def _context(run: Run, material: Material, pictures: list[Picture], absent: list
         "dropped": int(cells["dropped_rounds"].sum()),
         "band": BAND,
         "heldout_band": HELDOUT_BAND,
+    }
+
+
+def _claims(material: Material, told: Sequence[experiments.ToldSection]) -> dict[str, Any]:
+    """The table of claims and its columns: what the sweep tells, then what the experiments do."""
+    rows = [*claims_table(material), *experiments.claims_table(told)]
+    columns = [short for _, short in material.names()]
+    return {
+        "claims": rows,
+        "claimed_of": list(dict.fromkeys([*columns, *(name for row in rows for name in row["cells"])])),
     }
 
 
@@ -375,20 +340,3 @@ def _grouped(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {"impl": impl, "reason": reason, "cells": list(dict.fromkeys(names)), "count": len(names)}
         for (impl, reason), names in groups.items()
     ]
-
-
-def _machine_rows(machine: dict[str, Any]) -> dict[str, str]:
-    """Machine facts worth a line, in words."""
-    shown = ("cpu_model", "caches", "memory_bytes", "accelerators", "system", "release", "python_version", "libraries")
-    rows = {}
-    for key in shown:
-        value = machine.get(key)
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {v}" for k, v in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(map(str, value)) or "none"
-        elif key == "memory_bytes" and isinstance(value, int):
-            key, value = "memory", f"{value / 2**30:.1f} GiB"
-        if value not in (None, ""):
-            rows[key.replace("_", " ")] = str(value)
-    return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -67,3 +68,20 @@ def count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}\N{NO-BREAK SPACE}{unit}"
     return f"{value:.3g}"
+
+
+def machine_rows(machine: Mapping[str, Any]) -> dict[str, str]:
+    """Machine facts worth a line, in words."""
+    shown = ("cpu_model", "caches", "memory_bytes", "accelerators", "system", "release", "python_version", "libraries")
+    rows = {}
+    for key in shown:
+        value = machine.get(key)
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        elif key == "memory_bytes" and isinstance(value, int):
+            key, value = "memory", f"{value / 2**30:.1f} GiB"
+        if value not in (None, ""):
+            rows[key.replace("_", " ")] = str(value)
+    return rows

@@ -163,10 +163,10 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--precision {settings.precision:g}: give a share of the time, such as 0.02")
     if settings.seed < 0:
         raise UserError(f"seed {settings.seed}: give 0 or more")
-    _check_device(settings.device)
+    check_device(settings.device)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     known = list(dict.fromkeys(name for entry in registry.ENTRIES for name in entry.devices))
     kind, _, index = device.partition(":")
     if kind not in known or (index and not index.isdigit()):
@@ -197,7 +197,7 @@ def _setting(entry: Entry, settings: Settings, left_out: list[dict[str, Any]]) -
     if reason and entry.name in settings.impls:
         raise UserError(f"implementation '{entry.name}' cannot run: {reason}")
     dtype = settings.dtype or ("float32" if "float32" in entry.dtypes else entry.dtypes[0])
-    device = _device_of(entry, settings.device)
+    device = device_of(entry, settings.device)
     if reason is None and device is None:
         reason = f"{entry.name} has no device '{settings.device}'"
     if reason is None and dtype not in entry.dtypes:
@@ -208,7 +208,7 @@ def _setting(entry: Entry, settings: Settings, left_out: list[dict[str, Any]]) -
     return Setting(entry, device, dtype, settings.threads)
 
 
-def _device_of(entry: Entry, device: str) -> str | None:
+def device_of(entry: Entry, device: str) -> str | None:
     """``cuda`` and ``gpu`` are two libraries' names for the same thing."""
     kind, colon, index = device.partition(":")
     for name in (kind, {"cuda": "gpu", "gpu": "cuda"}.get(kind, kind)):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from bench import plan
 from bench.plan import Job, Settings
 from bench.plugin import SWEEP_FILE, Sweep, sweep_of
 from bench.process import check_threads
+from bench.store import locked
 
 INTERRUPTED, SOME_FAILED = 130, 3
 
@@ -69,7 +68,7 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
     planned = plan.make(settings)
     check_threads(settings.threads)
     _claim(settings, out, resume)
-    with _locked(out), _progress(console) as progress:
+    with locked(out), _progress(console) as progress:
         watcher = Watcher(progress, planned.budget_s)
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -130,17 +129,6 @@ def _claim(settings: Settings, out: Path, resume: bool) -> None:
     if any(out.glob("data/**/*.json")):
         raise UserError(f"{out}: holds a run already; give --resume to finish it, or another --out")
     write_json(record, asked)
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One run at a time in a directory; the lock goes with the process, however it ends."""
-    with (out / ".lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
-        yield
 
 
 def _progress(console: Console) -> Progress:

@@ -7,14 +7,33 @@ pytest-benchmark documents.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError, write_json
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """One run at a time in a directory; the lock goes with the process, however it ends.  Raises UserError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {directory}: {error.strerror or error}; choose another --out") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            told = f"{directory}: another run is writing there; wait for it, or choose another --out"
+            raise UserError(told) from error
+        yield
 
 
 class Store:

@@ -6,7 +6,7 @@ given.  Whatever the libraries print goes to the log, never into the answers.
 Requests: ``{"op": "start", ...}`` first; then ``prepare`` for a point, which stays prepared under its key, ``visit`` to
 time it for a while or ``turn`` to time one round, and ``release`` to let all points go.  ``check`` holds the
 implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more,
-``files`` names all that was imported.
+``files`` names all that was imported, ``experiment`` does one task of ``bench.experiments``.
 Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
 """
 
@@ -99,6 +99,7 @@ class Worker:
             self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
         self.synchronizes = False  # until it was seen to
         self.prepared: dict[int, Prepared] = {}
+        self.memory: dict[str, Any] = {}  # what tasks of an experiment keep for later ones
         self.reference = reference_kernel.make(
             self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
         )
@@ -130,7 +131,9 @@ class Worker:
             return {"files": [str(path) for path in loaded if path]}
         if request["op"] == "release":
             self.prepared.clear()
-            return {"quiet_level": self.quiet.level if math.isfinite(self.quiet.level) else None}
+            return {"quiet_level": self._quiet_level()}
+        if request["op"] == "experiment":
+            return self.experiment(request)
         if request["op"] in ("visit", "turn"):
             return self.visit(request)
         return self.prepare(request) if request["op"] == "prepare" else self.check(request)
@@ -201,6 +204,18 @@ class Worker:
         _check_finite(prepared.instance)
         return {"phases": found}
 
+    def experiment(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One task of an experiment; answers its rows."""
+        from bench import experiments
+        from bench.experiments.workbench import Workbench
+
+        bench = Workbench(
+            self.entry, self.device, self.dtype, self.threads, self.seed, self.reference, self.quiet, self.memory
+        )
+        gc.collect()
+        rows = experiments.find(request["name"]).measure(bench, request["arguments"])
+        return {"rows": rows, "quiet_level": self._quiet_level()}
+
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hold the implementation to the reference on small problems, before anything is timed."""
         from impls import activations, conformance
@@ -242,6 +257,9 @@ class Worker:
         if share > sync_check.LEFT_OVER:
             raise Mismatch(f"synchronize returned before the work was done: {share:.0%} of it was left")
         self.synchronizes = True
+
+    def _quiet_level(self) -> float | None:
+        return self.quiet.level if math.isfinite(self.quiet.level) else None
 
     def _prepare(self, problem: Any) -> Any:
         return self.entry.prepare(problem, self.device, self.dtype, self.threads)

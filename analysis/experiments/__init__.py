@@ -1,0 +1,84 @@
+"""What the experiments found: for each one file that turns the rows of its tasks into a section of the report.
+
+A section is plain data (sentences, tables, figures, rows for the table of claims), so that the page, the Markdown and the
+terminal can show any of them.  ``section`` of the file named like the experiment makes it from ``Found``; nothing here
+measures, prints or writes.  Wording follows the evidence: a verdict is one of the words of ``analysis.verdicts``, with
+the interval it rests on beside it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from analysis.experiments.found import Found
+
+#: In the order of the report; the names of ``bench.experiments``.
+NAMES = ("epochs", "progress", "gradients", "approximation", "minima")
+
+Word = Literal["supported", "refuted", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns; ``numbers`` are the columns that read best flush right."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure; ``key`` is its file name, unique in the report, and the anchor that claims point to."""
+
+    key: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Told:
+    """A verdict for one implementation: the word, the interval it rests on, and the sentence behind it."""
+
+    word: Word
+    evidence: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A row of the table of claims: a sentence, and by implementation what was found of it; ``figure`` shows it."""
+
+    statement: str
+    experiment: str
+    cells: Mapping[str, Told]
+    figure: str
+    source: str = "the article"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report has of one experiment."""
+
+    name: str
+    title: str
+    lead: str  # what was found, in a few plain sentences
+    paragraphs: Sequence[str] = ()  # how it was measured, and what bounds what is said
+    tables: Sequence[Table] = ()
+    figures: Sequence[Drawn] = ()
+    claims: Sequence[Claimed] = ()
+    failed: Sequence[str] = field(default_factory=tuple)
+
+
+def section(found: Found) -> Section:
+    """The section of one experiment's file."""
+    made: Section = importlib.import_module(f"analysis.experiments.{found.name}").section(found)
+    return made

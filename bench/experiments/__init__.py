@@ -1,0 +1,81 @@
+"""Experiments beside the sweeps: each puts one more of the article's claims to the test.
+
+A new experiment is one file here, one of the same name in ``analysis.experiments``, and one name in ``NAMES``.  The file
+here has an ``EXPERIMENT``: what it asks, which tasks that takes, and how one task is measured, in a process of its own
+kind (``bench.worker``: pinned, threads set before a library is imported).  Tasks are small, know their arguments as
+plain data, and answer rows of plain data, which are on disk before the next task begins.  The file there reads these
+rows and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backprop_files import UserError
+from impls.names import nearest
+
+if TYPE_CHECKING:
+    from bench.experiments.workbench import Workbench
+
+#: In the order of the report.
+NAMES = ("epochs", "progress", "gradients", "approximation", "minima")
+PROFILES = ("smoke", "quick", "full")
+#: Measured alike unless others are named.
+IMPLS = ("numpy", "torch", "jax")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked of an experiment; its tasks follow from it."""
+
+    profile: str = "quick"
+    impls: tuple[str, ...] = IMPLS
+    device: str = "cpu"
+    threads: int = 1
+    dtype: str = "float32"
+    seed: int = 0
+    data: str = "digits"  # a name of impls.datasets or a file; for experiments that train on data
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of an experiment: measured at one go, kept whole, done once however often a run is resumed.
+
+    ``key`` names it within the experiment.  Tasks of one implementation with the same ``pass_number`` share a process, so
+    what is to show how processes differ repeats a task under several numbers.  ``arguments`` are plain JSON.
+    """
+
+    key: str
+    impl: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    pass_number: int = 1
+    timeout_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is asked, in one line each for ``--list`` and the report, and how it is answered.
+
+    ``tasks`` come in the order they are done.  ``measure`` runs in the worker and answers the task's rows; numbers in
+    them are finite or None.
+    """
+
+    name: str
+    claim: str
+    summary: str
+    tasks: Callable[[Settings], list[Task]]
+    measure: Callable[[Workbench, Mapping[str, Any]], list[Row]]
+    uses_data: bool = False  # whether Settings.data matters to it
+
+
+def find(name: str) -> Experiment:
+    """The experiment of that name.  Raises UserError for an unknown one, with the nearest known one."""
+    if name not in NAMES:
+        raise UserError(nearest("experiment", name, NAMES))
+    found: Experiment = importlib.import_module(f"bench.experiments.{name}").EXPERIMENT
+    return found

@@ -1,0 +1,223 @@
+"""Runs an experiment's tasks in worker processes, one at a time; every task's rows are on disk before the next begins.
+
+``DIR/experiments/<name>.json`` holds an experiment whole; a run that was cut short goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from backprop_files import SCHEMA_VERSION, UserError, write_json
+from bench import documents, machine, plan, process, snapshots
+from bench.cells import Setting
+from bench.experiments import PROFILES, Experiment, Settings, Task
+from bench.process import CellFailed, WorkerFailed, WorkerProcess
+from bench.store import locked
+from impls import registry
+from impls.names import nearest
+from impls.registry import Entry
+
+#: Told the task that begins, and then that it is done.
+Watch = Callable[[Task, bool], None]
+
+
+class Record:
+    """An experiment's file: what was asked, what is done, what failed."""
+
+    def __init__(self, directory: Path, experiment: Experiment, settings: Settings) -> None:
+        self.path = directory / "experiments" / f"{experiment.name}.json"
+        self.document: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "experiment": experiment.name,
+            "settings": json.loads(json.dumps(_relevant(experiment, settings))),
+            "machine_info": documents.machine_info(machine.facts()),
+            "commit_info": snapshots.commit_of(snapshots.toplevel(needed=False), None),
+            "datetime": datetime.now(UTC).isoformat(),
+            "tasks": [],
+            "failed": [],
+        }
+
+    def resume(self) -> None:
+        """Take over what an earlier run finished.  Raises UserError if it was asked something else."""
+        try:
+            before = json.loads(self.path.read_text())
+            asked, tasks = before["settings"], list(before["tasks"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{self.path}: cannot be read ({error}); choose another --out") from error
+        wanted = self.document["settings"]
+        changed = [key for key in wanted if asked.get(key) != wanted[key]]
+        if changed:
+            told = ", ".join(f"{key} was {asked.get(key)!r}, is {wanted[key]!r}" for key in changed)
+            raise UserError(f"{self.path}: --resume wants the same settings: {told}")
+        self.document["tasks"] = tasks
+
+    @property
+    def finished(self) -> set[str]:
+        """Keys of the tasks that are done."""
+        return {str(task["key"]) for task in self.document["tasks"]}
+
+    def keep(self, task: Task, rows: Sequence[dict[str, Any]], wall_s: float) -> None:
+        """Put one finished task on disk."""
+        self.document["tasks"].append(_plain(task) | {"rows": list(rows), "wall_s": wall_s})
+        self.write()
+
+    def fail(self, task: Task, reason: str) -> None:
+        """Put the reason on disk; the task is done anew by a resumed run."""
+        self.document["failed"].append(_plain(task) | {"reason": reason})
+        self.write()
+
+    def write(self) -> None:
+        """Whole or not at all."""
+        self.document["datetime"] = datetime.now(UTC).isoformat()
+        write_json(self.path, self.document)
+
+
+def _relevant(experiment: Experiment, settings: Settings) -> dict[str, Any]:
+    found = asdict(settings)
+    if not experiment.uses_data:
+        del found["data"]
+    return found
+
+
+def _plain(task: Task) -> dict[str, Any]:
+    return {"key": task.key, "impl": task.impl, "pass": task.pass_number, "arguments": dict(task.arguments)}
+
+
+def run(
+    experiments: Sequence[Experiment], settings: Settings, out: Path, resume: bool, console: Console
+) -> list[dict[str, Any]]:
+    """Do all tasks of all experiments into ``out``, with a progress bar; returns those that failed, with reasons.
+
+    Raises UserError for bad settings or a directory in use, and KeyboardInterrupt with every finished task on disk.
+    """
+    check(settings)
+    process.check_threads(settings.threads)
+    planned = [(experiment, experiment.tasks(settings)) for experiment in experiments]
+    records = [Record(out, experiment, settings) for experiment in experiments]
+    for record in records:
+        if resume:
+            record.resume()
+        elif record.path.exists():
+            raise UserError(f"{record.path}: was measured already; give --resume to finish it, or another --out")
+    failed: list[dict[str, Any]] = []
+    with locked(out), _progress(console) as progress, tempfile.TemporaryDirectory(prefix="backprop-bench-") as scratch:
+        total = sum(len(tasks) for _, tasks in planned)
+        bar = progress.add_task("starting", total=total)
+        cpus = process.pick_cpus(settings.threads)
+        process.keep_off(cpus)
+        for record, (experiment, tasks) in zip(records, planned, strict=True):
+
+            def watch(task: Task, done: bool, name: str = experiment.name) -> None:
+                progress.update(bar, description=f"{name} · {task.impl} · {task.key}", advance=int(done))
+
+            due = [task for task in tasks if task.key not in record.finished]
+            progress.update(bar, advance=len(tasks) - len(due))
+            record.write()
+            _Runner(experiment, settings, record, cpus, Path(scratch), watch).run(due)
+            failed += record.document["failed"]
+    return failed
+
+
+def check(settings: Settings) -> None:
+    """Raise UserError for implementations that cannot run here, an unknown profile or dtype, an absent device."""
+    plan.check_device(settings.device)
+    if settings.profile not in PROFILES:
+        raise UserError(nearest("profile", settings.profile, PROFILES))
+    if settings.seed < 0:
+        raise UserError(f"seed {settings.seed}: give 0 or more")
+    for entry in registry.select(settings.impls):
+        if reason := entry.missing():
+            raise UserError(f"implementation '{entry.name}' cannot run: {reason}")
+        if settings.dtype not in entry.dtypes:
+            known = ", ".join(entry.dtypes)
+            raise UserError(f"--dtype {settings.dtype}: implementation '{entry.name}' computes in {known} only")
+
+
+class _Runner:
+    """One experiment's tasks, process by process."""
+
+    def __init__(
+        self, experiment: Experiment, settings: Settings, record: Record, cpus: list[int], scratch: Path, watch: Watch
+    ) -> None:
+        self.experiment, self.settings, self.record = experiment, settings, record
+        self.cpus, self.scratch, self.watch = cpus, scratch, watch
+        self._levels: dict[str, float] = {}  # quiet level of every implementation's processes
+
+    def run(self, tasks: Sequence[Task]) -> None:
+        """Tasks of one process together, processes in the order of their first tasks."""
+        first: dict[tuple[int, str], int] = {}
+        for i, task in enumerate(tasks):
+            first.setdefault(_process_of(task), i)
+        ordered = sorted(tasks, key=lambda task: first[_process_of(task)])
+        for _, group in groupby(ordered, key=_process_of):
+            self._in_one_process(list(group))
+
+    def _in_one_process(self, tasks: list[Task]) -> None:
+        worker: WorkerProcess | None = None
+        try:
+            for task in tasks:
+                self.watch(task, False)
+                start = time.monotonic()
+                try:
+                    worker = worker or self._started(task)
+                    request = {"op": "experiment", "name": self.experiment.name, "arguments": dict(task.arguments)}
+                    answer = worker.ask(request, task.timeout_s)
+                    if answer["quiet_level"] is not None:
+                        self._levels[task.impl] = answer["quiet_level"]
+                    self.record.keep(task, answer["rows"], time.monotonic() - start)
+                except CellFailed as error:
+                    self.record.fail(task, str(error))
+                except WorkerFailed as error:  # the next task gets a process of its own
+                    self.record.fail(task, str(error))
+                    if worker:
+                        worker.stop()
+                    worker = None
+                self.watch(task, True)
+        finally:
+            if worker:
+                worker.stop()
+
+    def _started(self, task: Task) -> WorkerProcess:
+        entry = _device_of(registry.find(task.impl), self.settings)
+        log = self.scratch / f"{self.experiment.name}-{task.impl.replace('/', '_')}-{task.pass_number}.log"
+        worker = WorkerProcess(entry, self.cpus, self.scratch / "compiled", log)
+        try:
+            worker.start("synthetic", self.settings.seed, quiet_level=self._levels.get(task.impl), ceilings=False)
+        except (CellFailed, WorkerFailed) as error:
+            worker.stop()
+            raise WorkerFailed(str(error)) from error
+        return worker
+
+
+def _process_of(task: Task) -> tuple[int, str]:
+    return task.pass_number, task.impl
+
+
+def _device_of(entry: Entry, settings: Settings) -> Setting:
+    device = plan.device_of(entry, settings.device)
+    if device is None:
+        raise WorkerFailed(f"{entry.name} has no device '{settings.device}'")
+    return Setting(entry, device, settings.dtype, settings.threads)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}"),
+    )
+    return Progress(*columns, console=console, refresh_per_second=2, speed_estimate_period=120)
