@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from impls import optimizers, reference
-from impls.interface import AnyArray, Array, Backprop, Problem
+from impls.interface import AnyArray, Array, Backprop, Problem, Trains
 
 #: Largest relative norm of the difference to the float64 reference.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
@@ -84,12 +85,21 @@ class Expected:
 
         For small problems at a bold learning rate, whose moves rounding of θ cannot hide.  Raises Mismatch.
         """
+        return self._check_moved(after, reference.after_steps(self.problem, steps), steps, f"what {steps} steps moved")
+
+    def _check_moved(self, after: Sequence[AnyArray], expected: Sequence[Array], steps: int, what: str) -> float:
         check_shapes("parameters", self.gradients, after)
-        before, wanted = _flat(self.problem.parameters), _flat(reference.after_steps(self.problem, steps))
+        before, wanted = _flat(self.problem.parameters), _flat(expected)
         rounding = 2 * steps * self.epsilon * np.linalg.norm(before)
         excess = float(np.maximum(np.linalg.norm(_flat(after) - wanted) - rounding, 0.0))
         moved = max(float(np.linalg.norm(wanted - before)), 1e-300)
-        return self._judge(f"what {steps} steps moved", excess / moved, STEPS_TOLERANCE[self.dtype])
+        return self._judge(what, excess / moved, STEPS_TOLERANCE[self.dtype])
+
+    def check_epochs(self, after: Sequence[AnyArray], orders: Sequence[NDArray[np.intp]], batch: int) -> float:
+        """The same of epochs in these orders, a step for each ``batch`` examples.  Raises Mismatch."""
+        steps = len(orders) * -(-self.problem.n // batch)
+        wanted = reference.after_epochs(self.problem, orders, batch)
+        return self._check_moved(after, wanted, steps, f"what {len(orders)} epochs in batches of {batch} moved")
 
     def _slack(self, move: AnyArray) -> AnyArray | float:
         """What rounding of gradients may do to each parameter's move, where that does not shrink with the gradient."""
@@ -142,6 +152,20 @@ def check_steps(implementation: Backprop, expected: Expected, steps: int = STEPS
         implementation.step()
     implementation.synchronize()
     expected.check_steps(implementation.parameters(), steps)
+
+
+#: Of the check below: epochs, and examples in a batch.
+EPOCH_ORDERS, EPOCH_BATCH = 2, 4
+
+
+def check_epochs(implementation: Trains, expected: Expected, batch: int = EPOCH_BATCH) -> None:
+    """Two epochs in shuffled orders: every example must meet its own target, once, with its share.  Raises Mismatch."""
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(expected.problem.n) for _ in range(EPOCH_ORDERS)]
+    for order in orders:
+        implementation.epoch(order, batch)
+    implementation.synchronize()
+    expected.check_epochs(implementation.parameters(), orders, batch)
 
 
 def relative_norm(found: AnyArray, expected: AnyArray) -> float:

@@ -121,3 +121,21 @@ class TellsMemory(Protocol):
         """Bytes that the library itself says a step needs at its peak, all that the problem holds included; None if it
         does not say.  Asked after a step, which it must not undo or repeat.
         """
+
+
+@runtime_checkable
+class Trains(Protocol):
+    """What an implementation adds that can go through the problem's examples in batches."""
+
+    def epoch(self, order: NDArray[np.intp], batch: int) -> object:
+        """Take one step for each ``batch`` examples in this ``order`` (indices of rows); the last takes what is left.
+
+        Losses and gradients are means over the examples of a batch, as those of a step are.  What ``loss_value`` tells
+        afterwards is the library's own affair.
+        """
+
+    def synchronize(self) -> object:
+        """As of ``Backprop``."""
+
+    def parameters(self) -> list[AnyArray]:
+        """As of ``Backprop``."""

@@ -100,9 +100,19 @@ class JaxJit:
             value, gradients = jax.value_and_grad(partial(loss_of, network))(theta, x, t)
             return *apply(theta, gradients, state), value
 
+        def epoch(theta: Parameters, state: Any, x: jax.Array, t: jax.Array, order: jax.Array, batch: int) -> Any:
+            def body(carry: Any, rows: jax.Array) -> Any:
+                theta, state, value = step(carry[0], x[rows], t[rows], carry[1])
+                return (theta, state), value
+
+            (theta, state), values = jax.lax.scan(body, (theta, state), order.reshape(-1, batch))
+            return theta, state, values[-1]
+
         # jax.vjp's pullback is a pytree: forward hands it to backward, with all that it keeps
         self._step = jax.jit(step, donate_argnums=(0, 3))
+        self._epoch = jax.jit(epoch, donate_argnums=(0, 1), static_argnames="batch")
         self._forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x), theta))
+        self._rows = jax.jit(lambda x, t, rows: (x[rows], t[rows]))
         self._loss = jax.jit(jax.value_and_grad(lambda y, t: LOSSES[network.loss].value(XP, y, t)))
         self._backward = jax.jit(lambda pullback, delta: pullback(delta)[0])
         self._update = jax.jit(apply, donate_argnums=(0, 2))
@@ -129,6 +139,17 @@ class JaxJit:
     def step(self) -> None:
         """One compiled call."""
         self.theta, self.state, self.value = self._step(self.theta, self.x, self.t, self.state)
+
+    def epoch(self, order: AnyArray, batch: int) -> None:
+        """All whole batches in one compiled loop (``jax.lax.scan``), then a step of what is left."""
+        rest = len(order) % batch
+        whole = jnp.asarray(order[: len(order) - rest])
+        if len(whole):
+            self.theta, self.state, self.value = self._epoch(self.theta, self.state, self.x, self.t, whole, batch=batch)
+        if rest:
+            last = jnp.asarray(order[-rest:])
+            x, t = self._rows(self.x, self.t, last)
+            self.theta, self.state, self.value = self._step(self.theta, x, t, self.state)
 
     def synchronize(self) -> None:
         """Wait for everything this problem holds."""

@@ -43,6 +43,9 @@ class NumpyOperations(Operations):
     def numpy(self, tensor: AnyArray) -> AnyArray:
         return tensor
 
+    def taken(self, rows: AnyArray, order: AnyArray) -> AnyArray:
+        return rows.take(order, axis=0)
+
     def accumulate(self, a: AnyArray, b: AnyArray, out: AnyArray) -> None:
         # BLAS counts in columns: out^T += b^T a^T, with beta = 1.  b is handed over as it lies in memory, column by
         # column, and transposed by the flag where it is itself a transpose: any other way scipy would copy it.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import erf
 
 from impls import activations, optimizers
@@ -147,13 +149,25 @@ def after_steps(problem: Problem, steps: int) -> list[Array]:
 
 def train(problem: Problem, steps: int) -> tuple[list[float], list[Array]]:
     """The loss before each step, and the parameters after the last."""
+    return _descend(problem, [np.arange(problem.n)] * steps)
+
+
+def after_epochs(problem: Problem, orders: Sequence[NDArray[np.intp]], batch: int) -> list[Array]:
+    """The parameters after an epoch in each of these orders of the examples, a step for each ``batch`` of them."""
+    batches = [order[start : start + batch] for order in orders for start in range(0, len(order), batch)]
+    return _descend(problem, batches)[1]
+
+
+def _descend(problem: Problem, batches: Sequence[NDArray[np.intp]]) -> tuple[list[float], list[Array]]:
+    """A step on each batch of rows: the loss before it, and the parameters after the last."""
     optimizer = optimizers.find(problem.optimizer)
     move = MOVES[problem.optimizer]
     parameters = list(problem.parameters)
     states = [tuple(np.full_like(p, start) for start in optimizer.starts) for p in parameters]
     losses = []
-    for t in range(1, steps + 1):
-        value, gradients = loss_and_gradients(problem, parameters)
+    for t, rows in enumerate(batches, start=1):
+        part = replace(problem, inputs=problem.inputs[rows], targets=problem.targets[rows])
+        value, gradients = loss_and_gradients(part, parameters)
         losses.append(value)
         for i, g in enumerate(gradients):
             d, states[i] = move(optimizer, t, g, *states[i])

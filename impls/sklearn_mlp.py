@@ -62,6 +62,14 @@ class SklearnMLP:
             warnings.simplefilter("ignore", ConvergenceWarning)
             self.model.partial_fit(self.x, self.t, **self.options)
 
+    def epoch(self, order: AnyArray, batch: int) -> None:
+        """One pass of ``partial_fit`` over the shuffled examples, batch by batch."""
+        self.model.batch_size = batch
+        try:
+            self.model.partial_fit(self.x[order], self.t[order], **self.options)
+        finally:
+            self.model.batch_size = len(self.x)
+
     def synchronize(self) -> None:
         """Nothing is asynchronous here."""
 

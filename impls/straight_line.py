@@ -46,6 +46,8 @@ class Operations(ABC):
     def constant(self, value: float) -> Tensor: ...
     @abstractmethod
     def numpy(self, tensor: Tensor) -> AnyArray: ...
+    @abstractmethod
+    def taken(self, rows: Tensor, order: AnyArray) -> Tensor: ...  # rows in this order
 
     # elementwise, as NumPy names them; typed Any because ufuncs, functions and methods all serve
     multiply: Any
@@ -281,38 +283,53 @@ def block_sizes(n: int, limit: int) -> list[int]:
     return [n // count + (i < n % count) for i in range(count)]
 
 
-class StraightLine:
-    """A prepared problem as straight lines of calls: one for the step, and one for each phase.
+class Parameters:
+    """Weights and biases as views of one flat buffer, their gradients likewise, and the update of the one by the other."""
 
-    ``block`` is the largest number of examples worked on at a time within a step, ``update_block`` that of parameters.
-    """
-
-    def __init__(self, problem: Problem, ops: Operations, block: int, update_block: int) -> None:
-        self.problem = problem
-        self.ops = ops
-        network = problem.network
-        self.f = in_place(network.activation)
-        shapes = [(fan_out, fan_in + 1) for fan_in, fan_out in network.shapes]
+    def __init__(self, problem: Problem, ops: Operations, update_block: int) -> None:
+        shapes = [(fan_out, fan_in + 1) for fan_in, fan_out in problem.network.shapes]
         ends = list(accumulate(rows * columns for rows, columns in shapes))
-        self.flat = ops.empty(ends[-1])
-        self.flat_gradient = ops.empty(ends[-1])
+        self.flat, self.flat_gradient = ops.empty(ends[-1]), ops.empty(ends[-1])
         self.W = _views(self.flat, shapes, ends)
         self.G = _views(self.flat_gradient, shapes, ends)
         for view, w, b in zip(self.W, problem.parameters[0::2], problem.parameters[1::2], strict=True):
             view[:] = ops.array(np.vstack([w, b]).T)
-        self.sizes = block_sizes(problem.n, block)
+        rate, name = problem.learning_rate, problem.optimizer
+        self.update: Call
+        if name == optimizers.USUAL:  # θ ← θ - η ∂L/∂θ, one call, in one pass over memory
+            self.update = partial(ops.add_scaled, -rate, self.flat_gradient, self.flat)
+        else:
+            self.update = Update(ops, name, rate, self.flat, self.flat_gradient, update_block)
+
+
+class Lines:
+    """The straight lines of calls for ``n`` examples: one for the step, and one for each phase.
+
+    ``block`` is the largest number of examples worked on at a time within a step.  Lines of several n may share parameters.
+    """
+
+    def __init__(self, network: Network, ops: Operations, theta: Parameters, n: int, block: int) -> None:
+        self.network, self.ops, self.theta, self.n = network, ops, theta, n
+        self.f = in_place(network.activation)
+        self.W, self.G = theta.W, theta.G
+        self.sizes = block_sizes(n, block)
         starts = [0, *accumulate(self.sizes)]
-        slices = [slice(a, b) for a, b in pairwise(starts)]
-        ones = np.ones((problem.n, 1))
-        examples = np.hstack([problem.inputs, ones])
-        self.x = [ops.array(examples[rows].T) for rows in slices]
-        self.x_transposed = [ops.array(examples[rows]) for rows in slices]  # the layout a gradient's product is fast in
-        self.t = [ops.array(problem.targets[rows].T) for rows in slices]
+        self.slices = [slice(a, b) for a, b in pairwise(starts)]
+        inputs, outputs = network.layers[0], network.layers[-1]
+        self.x = [ops.empty(inputs + 1, size) for size in self.sizes]
+        self.x_transposed = [ops.empty(size, inputs + 1) for size in self.sizes]  # a gradient's product is fast in it
+        self.t = [ops.empty(outputs, size) for size in self.sizes]
         self.losses = ops.empty(2, len(self.sizes))
         self.losses[:] = 0.0
-        self._update = self._make_update(update_block)
         self._compile_step()
         self._phases: dict[str, Program] = {}
+
+    def hold(self, examples: Tensor, targets: Tensor) -> None:
+        """Copy ``examples`` (n, inputs + 1), whose last column is ones, and ``targets`` (n, outputs) to where they are used."""
+        for rows, x, x_transposed, t in zip(self.slices, self.x, self.x_transposed, self.t, strict=True):
+            x_transposed[:] = examples[rows]
+            x[:] = x_transposed.T
+            t[:] = targets[rows].T
 
     # --- programs
 
@@ -323,7 +340,7 @@ class StraightLine:
         for i, size in enumerate(self.sizes):
             for emit in (self._emit_forward, self._emit_loss, self._emit_backward):
                 emit(_appender(program), i, workspaces[size])
-        program.append(self._update)
+        program.append(self.theta.update)
         self._program = program
 
     def _phase(self, name: str) -> Program:
@@ -339,7 +356,7 @@ class StraightLine:
         return self._phases[name]
 
     def _block(self, size: int) -> Block:
-        return _make_block(self.problem.network, self.ops, self.f.keeps_z, size)
+        return _make_block(self.network, self.ops, self.f.keeps_z, size)
 
     def _emit_forward(self, x: Emit, i: int, block: Block) -> None:
         h = self.x[i]
@@ -352,7 +369,7 @@ class StraightLine:
                 self.f.value(x, self.ops, z, h[: len(z)], _like(block.s, z))  # h_l = f(z_l)
 
     def _emit_loss(self, x: Emit, i: int, block: Block) -> None:
-        emit = {"mse": self._emit_mse, "cross_entropy": self._emit_cross_entropy}[self.problem.network.loss]
+        emit = {"mse": self._emit_mse, "cross_entropy": self._emit_cross_entropy}[self.network.loss]
         emit(x, i, block)
 
     def _emit_mse(self, x: Emit, i: int, block: Block) -> None:
@@ -360,7 +377,7 @@ class StraightLine:
         x(o.subtract, block.h[-1], self.t[i], d)
         flat = d.reshape(-1)
         x(o.inner, flat, flat, self.losses[0, i : i + 1].reshape(()))  # Σ (y - t)²
-        x(o.multiply, d, o.constant(2.0 / (self.problem.n * self.problem.network.layers[-1])), d)
+        x(o.multiply, d, o.constant(2.0 / (self.n * self.network.layers[-1])), d)
 
     def _emit_cross_entropy(self, x: Emit, i: int, block: Block) -> None:
         # loss = Σ log Σ e^(y - max y) - Σ t (y - max y);  δ = (softmax(y) - t) / n
@@ -373,7 +390,7 @@ class StraightLine:
         x(o.column_sum, d, total)
         x(o.divide, d, total, y)
         x(o.subtract, y, self.t[i], d)
-        x(o.multiply, d, o.constant(1.0 / self.problem.n), d)
+        x(o.multiply, d, o.constant(1.0 / self.n), d)
         x(o.log, total, total)
         x(o.total, total, self.losses[0, i : i + 1].reshape(()))
         x(o.inner, self.t[i].reshape(-1), shifted.reshape(-1), self.losses[1, i : i + 1].reshape(()))
@@ -393,11 +410,37 @@ class StraightLine:
                 # δ_{l-1} = (W_l^T δ_l) ∘ f'(z_{l-1})
                 self.f.slope(x, o, z, below[:units], block.d[layer - 1], s, t)
 
-    def _make_update(self, block: int) -> Call:
-        rate, name = self.problem.learning_rate, self.problem.optimizer
-        if name == optimizers.USUAL:  # θ ← θ - η ∂L/∂θ, one call, in one pass over memory
-            return partial(self.ops.add_scaled, -rate, self.flat_gradient, self.flat)
-        return Update(self.ops, name, rate, self.flat, self.flat_gradient, block)
+    def step(self) -> None:
+        """All phases, block by block, and the update."""
+        for call in self._program:
+            call()
+
+    def loss_value(self) -> float:
+        """The loss last computed."""
+        first, second = self.ops.numpy(self.losses).astype(np.float64).sum(axis=1)
+        outputs = self.network.layers[-1] if self.network.loss == "mse" else 1
+        return float((first - second) / (self.n * outputs))
+
+
+class StraightLine(Lines):
+    """A prepared problem: its parameters, and the lines of all its examples.
+
+    ``block`` is the largest number of examples worked on at a time within a step, ``update_block`` that of parameters.
+    """
+
+    def __init__(self, problem: Problem, ops: Operations, block: int, update_block: int) -> None:
+        super().__init__(problem.network, ops, Parameters(problem, ops, update_block), problem.n, block)
+        self.problem = problem
+        self.block = block
+        self.hold(*self._rows())
+        self._held: tuple[Tensor, Tensor] | None = None  # what epochs draw from, made with the first
+        self._batches: dict[int, Lines] = {}  # by their examples
+        self._last_batch: Lines | None = None  # of an epoch, unless a step came after it
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Examples (n, inputs + 1) and targets (n, outputs), a row each."""
+        inputs, targets = self.problem.inputs, self.problem.targets
+        return self.ops.array(np.hstack([inputs, np.ones((self.n, 1))])), self.ops.array(targets)
 
     # --- the protocol
 
@@ -415,12 +458,27 @@ class StraightLine:
 
     def update(self) -> None:
         """What the optimizer does to θ."""
-        self._update()
+        self.theta.update()
 
     def step(self) -> None:
         """All four, block by block."""
-        for call in self._program:
-            call()
+        super().step()
+        self._last_batch = None
+
+    def epoch(self, order: AnyArray, batch: int) -> None:
+        """Rows are gathered once; then each batch is copied to where the lines of its size use it."""
+        self._held = self._held or self._rows()
+        examples, targets = (self.ops.taken(rows, order) for rows in self._held)
+        for start in range(0, len(order), batch):
+            lines = self._lines_of(min(batch, len(order) - start))
+            lines.hold(examples[start : start + batch], targets[start : start + batch])
+            lines.step()
+        self._last_batch = lines
+
+    def _lines_of(self, size: int) -> Lines:
+        if size not in self._batches:
+            self._batches[size] = Lines(self.network, self.ops, self.theta, size, self.block)
+        return self._batches[size]
 
     def parameters(self) -> list[AnyArray]:
         """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
@@ -432,9 +490,7 @@ class StraightLine:
 
     def loss_value(self) -> float:
         """The loss last computed."""
-        first, second = self.ops.numpy(self.losses).astype(np.float64).sum(axis=1)
-        outputs = self.problem.network.layers[-1] if self.problem.network.loss == "mse" else 1
-        return float((first - second) / (self.problem.n * outputs))
+        return self._last_batch.loss_value() if self._last_batch else super().loss_value()
 
     def _split(self, tensors: list[Tensor]) -> list[AnyArray]:
         arrays = [self.ops.numpy(tensor) for tensor in tensors]

@@ -21,9 +21,9 @@ class TorchCompile(TorchNN):
         value: torch.Tensor = self.criterion(self.model(inputs), targets)
         return value
 
-    def step(self) -> None:
-        """The training loop's body over one compiled graph."""
-        self.value = self.compiled_loss(self.inputs, self.targets)
+    def train_on(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """The training loop's body over one compiled graph for each batch size."""
+        self.value = self.compiled_loss(inputs, targets)
         self.optimizer.zero_grad()
         self.value.backward()
         self.optimizer.step()

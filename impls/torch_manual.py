@@ -52,6 +52,9 @@ class TorchOperations(Operations):
         array: AnyArray = tensor.cpu().numpy()
         return array
 
+    def taken(self, rows: torch.Tensor, order: AnyArray) -> torch.Tensor:
+        return rows[torch.as_tensor(order, device=rows.device)]
+
     def accumulate(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         out.addmm_(a, b)
 

@@ -48,10 +48,21 @@ class TorchNN:
 
     def step(self) -> None:
         """The training loop's body."""
-        self.value = self.criterion(self.model(self.inputs), self.targets)
+        self.train_on(self.inputs, self.targets)
+
+    def train_on(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+        """One step on these examples."""
+        self.value = self.criterion(self.model(inputs), targets)
         self.optimizer.zero_grad()
         self.value.backward()
         self.optimizer.step()
+
+    def epoch(self, order: AnyArray, batch: int) -> None:
+        """Examples are shuffled in one gather and split into views."""
+        index = torch.as_tensor(order, device=self.device)
+        inputs, targets = self.inputs[index], self.targets[index]
+        for x, t in zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True):
+            self.train_on(x, t)
 
     def synchronize(self) -> None:
         """Wait for the device."""

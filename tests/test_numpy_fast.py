@@ -36,8 +36,8 @@ def test_a_step_allocates_no_array(activation: str, loss: str, dtype: str) -> No
     instance = NumpyFast(make_problem(Network((64, 48, 48, 10), activation, loss), n), dtype=dtype)
     most, left = allocated(instance)
     # where a row is spread over a block (cross entropy), a ufunc takes a buffer of its own, at most 8,192 elements
-    allowed = 2048 + (8192 * instance.flat.itemsize if loss == "cross_entropy" else 0)
-    assert most < allowed < 48 * 400 * instance.flat.itemsize
+    allowed = 2048 + (8192 * instance.theta.flat.itemsize if loss == "cross_entropy" else 0)
+    assert most < allowed < 48 * 400 * instance.theta.flat.itemsize
     assert left < 1024
 
 

@@ -151,7 +151,7 @@ def test_the_usual_problem_stays_what_it_was() -> None:
 def test_an_update_allocates_no_array(optimizer: str) -> None:
     instance = NumpyFast(make_problem(Network((64, 256, 256, 10)), 4, optimizer=optimizer))
     most, left = allocated(instance)
-    assert most < 2048 < instance.flat.nbytes
+    assert most < 2048 < instance.theta.flat.nbytes
     assert left < 1024
 
 

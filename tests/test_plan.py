@@ -67,7 +67,8 @@ def test_memory_estimate_covers_the_buffers() -> None:
     instance.step()
     instance.forward()
     held = sum(
-        a.nbytes for a in (instance.flat, instance.flat_gradient, *instance.x, *instance.x_transposed, *instance.t)
+        a.nbytes
+        for a in (instance.theta.flat, instance.theta.flat_gradient, *instance.x, *instance.x_transposed, *instance.t)
     )
     assert held < counts.bytes_estimate(network, 2000, 4)
 
