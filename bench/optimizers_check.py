@@ -102,7 +102,8 @@ def _optax(problem: Problem) -> Call:
 
     held: dict[str, Any] = {"theta": [jax.numpy.asarray(p.astype("float32")) for p in problem.parameters]}
     gradients = [1e-3 * jax.numpy.ones_like(p) for p in held["theta"]]
-    held["state"], apply = optimizer_of(problem, held["theta"])
+    start, apply = optimizer_of(problem.optimizer, problem.learning_rate)
+    held["state"] = start(held["theta"])
     jitted = jax.jit(apply, donate_argnums=(0, 2))
 
     def call() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,33 +69,25 @@ OPTAX: dict[str, Callable[[Any, Any, float], Any]] = {
 Apply = Callable[[Parameters, Parameters, Any], tuple[Parameters, Any]]
 
 
-def optimizer_of(problem: Problem, parameters: Parameters) -> tuple[Any, Apply]:
-    """The problem's optimizer: its state before the first step, and the update as a function."""
-    rate = problem.learning_rate
-    if problem.optimizer == optimizers.USUAL:
-        return (), lambda theta, gradients, state: (descend(rate, theta, gradients), state)
+def optimizer_of(name: str, rate: float) -> tuple[Callable[[Parameters], Any], Apply]:
+    """An optimizer as functions: its state before the first step, and the update."""
+    if name == optimizers.USUAL:
+        return lambda theta: (), lambda theta, gradients, state: (descend(rate, theta, gradients), state)
     import optax  # takes its time to load, and plain gradient descent needs none of it
 
-    chosen = OPTAX[problem.optimizer](optax, optimizers.find(problem.optimizer), rate)
+    chosen = OPTAX[name](optax, optimizers.find(name), rate)
 
     def apply(theta: Parameters, gradients: Parameters, state: Any) -> tuple[Parameters, Any]:
         moves, state = chosen.update(gradients, state, theta)
         return optax.apply_updates(theta, moves), state
 
-    return chosen.init(parameters), apply
+    return chosen.init, apply
 
 
-class JaxJit:
-    """JAX on the CPU or a GPU."""
+class Compiled:
+    """The jitted functions of one network under one optimizer; shared, so that preparing a problem again compiles nothing."""
 
-    def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
-        network = problem.network
-        place = partial(jax.device_put, device=resolve(device))
-        self.theta: Parameters = [place(p.astype(dtype)) for p in problem.parameters]
-        self.x, self.t = place(problem.inputs.astype(dtype)), place(problem.targets.astype(dtype))
-
-        self.state, apply = optimizer_of(problem, self.theta)
-
+    def __init__(self, network: Network, apply: Apply) -> None:
         def step(theta: Parameters, x: jax.Array, t: jax.Array, state: Any = ()) -> Any:
             value, gradients = jax.value_and_grad(partial(loss_of, network))(theta, x, t)
             return *apply(theta, gradients, state), value
@@ -108,48 +100,68 @@ class JaxJit:
             (theta, state), values = jax.lax.scan(body, (theta, state), order.reshape(-1, batch))
             return theta, state, values[-1]
 
+        self.step = jax.jit(step, donate_argnums=(0, 3))
+        self.epoch = jax.jit(epoch, donate_argnums=(0, 1), static_argnames="batch")
+        self.rows = jax.jit(lambda x, t, rows: (x[rows], t[rows]))
         # jax.vjp's pullback is a pytree: forward hands it to backward, with all that it keeps
-        self._step = jax.jit(step, donate_argnums=(0, 3))
-        self._epoch = jax.jit(epoch, donate_argnums=(0, 1), static_argnames="batch")
-        self._forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x), theta))
-        self._rows = jax.jit(lambda x, t, rows: (x[rows], t[rows]))
-        self._loss = jax.jit(jax.value_and_grad(lambda y, t: LOSSES[network.loss].value(XP, y, t)))
-        self._backward = jax.jit(lambda pullback, delta: pullback(delta)[0])
-        self._update = jax.jit(apply, donate_argnums=(0, 2))
+        self.forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x), theta))
+        self.loss = jax.jit(jax.value_and_grad(lambda y, t: LOSSES[network.loss].value(XP, y, t)))
+        self.backward = jax.jit(lambda pullback, delta: pullback(delta)[0])
+        self.update = jax.jit(apply, donate_argnums=(0, 2))
+
+
+@lru_cache(maxsize=4)
+def compiled(network: Network, optimizer: str, rate: float) -> Compiled:
+    """Those of the latest few problems."""
+    return Compiled(network, optimizer_of(optimizer, rate)[1])
+
+
+class JaxJit:
+    """JAX on the CPU or a GPU."""
+
+    def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
+        place = partial(jax.device_put, device=resolve(device))
+        self.theta: Parameters = [place(p.astype(dtype)) for p in problem.parameters]
+        self.x, self.t = place(problem.inputs.astype(dtype)), place(problem.targets.astype(dtype))
+        asked = problem.optimizer, problem.learning_rate
+        self.state = optimizer_of(*asked)[0](self.theta)
+        self._compiled = compiled(problem.network, *asked)
         self.value: Any = jnp.nan
         self.grads: Parameters = []
         self.synchronize()
 
     def forward(self) -> None:
         """The outputs, and the pullback."""
-        self.y, self.pullback = self._forward(self.theta, self.x)
+        self.y, self.pullback = self._compiled.forward(self.theta, self.x)
 
     def loss(self) -> None:
         """The loss, and δ of the output layer."""
-        self.value, self.delta = self._loss(self.y, self.t)
+        self.value, self.delta = self._compiled.loss(self.y, self.t)
 
     def backward(self) -> None:
         """δ pulled back to all parameters."""
-        self.grads = self._backward(self.pullback, self.delta)
+        self.grads = self._compiled.backward(self.pullback, self.delta)
 
     def update(self) -> None:
         """What the optimizer does to θ; the old parameters and states are donated."""
-        self.theta, self.state = self._update(self.theta, self.grads, self.state)
+        self.theta, self.state = self._compiled.update(self.theta, self.grads, self.state)
 
     def step(self) -> None:
         """One compiled call."""
-        self.theta, self.state, self.value = self._step(self.theta, self.x, self.t, self.state)
+        self.theta, self.state, self.value = self._compiled.step(self.theta, self.x, self.t, self.state)
 
     def epoch(self, order: AnyArray, batch: int) -> None:
         """All whole batches in one compiled loop (``jax.lax.scan``), then a step of what is left."""
         rest = len(order) % batch
         whole = jnp.asarray(order[: len(order) - rest])
         if len(whole):
-            self.theta, self.state, self.value = self._epoch(self.theta, self.state, self.x, self.t, whole, batch=batch)
+            self.theta, self.state, self.value = self._compiled.epoch(
+                self.theta, self.state, self.x, self.t, whole, batch=batch
+            )
         if rest:
             last = jnp.asarray(order[-rest:])
-            x, t = self._rows(self.x, self.t, last)
-            self.theta, self.state, self.value = self._step(self.theta, x, t, self.state)
+            x, t = self._compiled.rows(self.x, self.t, last)
+            self.theta, self.state, self.value = self._compiled.step(self.theta, x, t, self.state)
 
     def synchronize(self) -> None:
         """Wait for everything this problem holds."""
@@ -170,7 +182,7 @@ class JaxJit:
     def peak_bytes(self) -> int | None:
         """What XLA has planned for the step: parameters and states donated to it are counted once."""
         # after a first step all of this comes from jit's own caches: nothing is compiled again
-        planned = self._step.lower(self.theta, self.x, self.t, self.state).compile().memory_analysis()
+        planned = self._compiled.step.lower(self.theta, self.x, self.t, self.state).compile().memory_analysis()
         if planned is None:
             return None
         held = planned.argument_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes

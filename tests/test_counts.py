@@ -66,6 +66,6 @@ def test_products_agree_with_xla() -> None:
     # identity: XLA's count has no elementwise work to disagree about but bias, loss and update
     network = Network((64, 128, 128, 32), "identity")
     implementation = JaxJit(make_problem(network, 256))
-    analysis = implementation._step.lower(implementation.theta, implementation.x, implementation.t).compile()
+    analysis = implementation._compiled.step.lower(implementation.theta, implementation.x, implementation.t).compile()
     flops = dict(analysis.cost_analysis() or {})["flops"]
     assert flops == pytest.approx(counts.product_operations(network, 256), rel=0.05)

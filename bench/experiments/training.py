@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def train(
     spent, beside = 0.0, []
     for epoch in range(1, schedule.epochs + 1):
         order = schedule.order(problem.n, epoch)
-        timed = bench.once(lambda order=order: trainer.epoch(order, schedule.batch), trainer.synchronize)
+        timed = bench.once(partial(trainer.epoch, order, schedule.batch), trainer.synchronize)
         spent += timed["seconds"]
         beside.append(timed["reference_s"])
         if schedule.looks and epoch not in schedule.looks and epoch != schedule.epochs:
