@@ -56,7 +56,9 @@ def run(
     profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
     impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: the profile's)")] = "",
     impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
-    data: Annotated[str, typer.Option(help="synthetic or digits")] = "synthetic",
+    data: Annotated[
+        str, typer.Option(help="synthetic, digits, or a data file (.csv, .npz) of that shape")
+    ] = "synthetic",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
     dtype: Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")] = "",
@@ -87,6 +89,7 @@ def run(
     from bench import plan
     from bench import run as runner
     from bench.experiments import run as experimenter
+    from impls import datasets
 
     settings = plan.Settings(
         profile=profile,
@@ -97,7 +100,7 @@ def run(
         dtype=dtype,
         phases=_names(phases) or plan.ALL_PHASES,
         seed=seed,
-        data=data,
+        data=datasets.located(data),
         passes=passes,
         budget_s=budget,
         cell_s=cell_seconds,
@@ -179,6 +182,7 @@ def experiment(
     """Put the article's other claims to the test: measure, and write the report."""
     from analysis.report import write_report
     from bench import experiments
+    from impls import datasets
 
     if list_:
         _list_experiments()
@@ -195,7 +199,7 @@ def experiment(
         threads=threads,
         dtype=dtype,
         seed=seed,
-        data=data,
+        data=datasets.located(data),
     )
     directory = out or Path("reports") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
     failed = _run_experiments(_experiments(",".join(names)), settings, directory, resume)
