@@ -232,18 +232,22 @@ def falls(found: Sequence[Rate], what: str) -> Told:
 
 
 def finds(found: Sequence[Pair]) -> Told:
-    """Whether training ends within ``BINDS`` times the best error found, at the largest width, for most pairs."""
+    """Whether training ends within ``BINDS`` times the best error to hold, at the largest width, for most pairs.
+
+    A pair is within or beyond where the whole 95 % interval of the ratio over seeds is, and not within where a run diverged.
+    """
     ratios = [estimate.interval().exp() for estimate in moderated([_known(pair.excess[-1]) for pair in found])]
-    within = [pair for pair, ratio in zip(found, ratios, strict=True) if ratio.high < BINDS]
+    whole = [not np.isnan(pair.trained[-1]).any() for pair in found]
+    within = [pair for pair, ratio, all_ in zip(found, ratios, whole, strict=True) if all_ and ratio.high < BINDS]
     beyond = [pair for pair, ratio in zip(found, ratios, strict=True) if ratio.low > BINDS]
-    width, middle_one = found[0].widths[-1], sorted(ratios, key=lambda ratio: ratio.value)[len(ratios) // 2]
     why = (
-        f"With {width:.0f} units the error after training is within {BINDS:.0f} times the best found to hold for "
+        f"With {found[0].widths[-1]:.0f} units the error after training is within {BINDS:.0f} times the best found to hold for "
         f"{_share(within, found)}, and beyond for {_share(beyond, found)}"
     )
-    lost = sum(bool(np.isnan(pair.trained[-1]).any()) for pair in found)
-    why += f"; runs of {lost} diverged" if lost else ""
-    evidence = f"median ratio {_interval(middle_one)}; beyond: {len(beyond)} of {len(found)}"
+    why += f"; runs of {whole.count(False)} diverged" if not all(whole) else ""
+    known = sorted((ratio for ratio in ratios if not np.isnan(ratio.value)), key=lambda ratio: ratio.value)
+    evidence = f"median ratio {_interval(known[len(known) // 2])}; " if known else ""
+    evidence += f"within: {len(within)}, beyond: {len(beyond)} of {len(found)}"
     if 2 * len(within) > len(found):
         return Told("supported", evidence, f"{why}.")
     return Told("refuted" if 2 * len(beyond) > len(found) else "inconclusive", evidence, f"{why}.")
@@ -310,7 +314,7 @@ def _errors_table(
 def _less(error: float) -> str:
     if np.isnan(error):
         return "–"
-    return f"<{REACHED:.0e}" if error < REACHED else f"{error:.2g}"
+    return f"<{REACHED:.0e}".replace("-", "−") if error < REACHED else f"{error:.2g}".replace("-", "−")
 
 
 def _rates_table(found: Sequence[Pair], impl: str) -> Table:
@@ -430,8 +434,9 @@ def _widths_figure(found: Sequence[Pair]) -> Figure:
             if pair.function == name:
                 _draw_pair(axes, pair)
                 _title(axes, pair)
-    least = min(float(np.nanmin(pair.trained)) for pair in found)
-    panels[0].set(yscale="log", ylim=(10 ** np.floor(np.log10(least / 3)), 2))
+    least = float(np.fmin.reduce([np.fmin.reduce(pair.trained, axis=None) for pair in found]))
+    if least > 0:  # and not NaN: some run ended
+        panels[0].set(yscale="log", ylim=(10 ** np.floor(np.log10(least / 3)), 2))
     panels[0].set_xscale("log", base=2)
     panels[0].xaxis.set_major_formatter(lambda width, _: f"{width:.0f}")
     _label(figure, panels, "hidden units", "error / standard deviation of the function")
@@ -442,7 +447,7 @@ def _widths_figure(found: Sequence[Pair]) -> Figure:
 def _draw_pair(axes: Axes, pair: Pair) -> None:
     colour, marker = ACTIVATIONS.get(pair.activation, (COLOURS[2], MARKERS[2]))
     line = middle(pair.trained)
-    low, high = (function(pair.trained, axis=1) for function in (np.nanmin, np.nanmax))
+    low, high = (ends.reduce(pair.trained, axis=1) for ends in (np.fmin, np.fmax))
     axes.fill_between(pair.widths, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(pair.widths, line, color=colour)
     for kept, face in ((np.array(pair.binds), "white"), (~np.array(pair.binds), colour)):
