@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,14 @@ def test_numpy_allocates_only_the_shuffled_rows() -> None:
         assert tracemalloc.get_traced_memory()[1] < rows_bytes + 2048
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("optimizer", ["gradient-descent", "adam"])
+def test_the_second_epoch_compiles_nothing(optimizer: str) -> None:
+    problem = replace(problem_of(optimizer, n=8), learning_rate=1.25e-4)  # compiled functions are shared: none has this
+    trainer: Any = available(registry.find("jax")).prepare(problem)
+    for _ in range(3):
+        trainer.epoch(np.arange(problem.n), 4)
+        trainer.step()
+    assert trainer._compiled.epoch._cache_size() == 1
+    assert trainer._compiled.step._cache_size() == 1
