@@ -18,7 +18,8 @@ from backprop_files import UserError
 
 #: What an expression may name: columns of the cell table, and constants of the machine.
 VARIABLES = {
-    "n": "training examples in one step",
+    "n": "training examples in one step, or in one epoch",
+    "steps": "steps of an epoch: n / batch, rounded up",
     "m": "weights and biases",
     "p": "operations per activation and its derivative",
     "u": "units that have an activation",

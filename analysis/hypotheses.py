@@ -19,7 +19,7 @@ from analysis.expressions import Expression
 from analysis.statistics import Floats
 from backprop_files import UserError
 
-PHASES = ("step", "forward", "loss", "backward", "update", "memory")
+PHASES = ("step", "forward", "loss", "backward", "update", "memory", "epoch")
 MOST_TERMS = 12
 _KEYS = {"name", "statement", "phases", "terms", "exponents"}
 

@@ -99,7 +99,7 @@ class Worker:
             self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
         self.synchronizes = False  # until it was seen to
         self.prepared: dict[int, Prepared] = {}
-        self.memory: dict[str, Any] = {}  # what tasks of an experiment keep for later ones
+        self.held: set[Any] = set()  # what tasks of experiments have checked
         self.reference = reference_kernel.make(
             self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
         )
@@ -210,7 +210,7 @@ class Worker:
         from bench.experiments.workbench import Workbench
 
         bench = Workbench(
-            self.entry, self.device, self.dtype, self.threads, self.seed, self.reference, self.quiet, self.memory
+            self.entry, self.device, self.dtype, self.threads, self.seed, self.reference, self.quiet, self.held
         )
         gc.collect()
         rows = experiments.find(request["name"]).measure(bench, request["arguments"])

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from backprop_files import UserError
 from bench.experiments.workbench import Workbench
-from impls import reference
-from impls.interface import AnyArray, Array, Problem, Trains
+from impls import conformance, optimizers, reference
+from impls.interface import AnyArray, Array, Network, Problem, Trains
 from impls.losses import LOSSES
+from impls.problem import make_problem
 
 #: A loss that is so many times that of the start, or no number, has diverged.
 DIVERGED = 100.0
@@ -42,11 +43,32 @@ class Schedule:
 
 
 def trainer_of(bench: Workbench, problem: Problem) -> Trains:
-    """The implementation on a problem that it goes through in batches.  Raises UserError for one that cannot."""
+    """The implementation on a problem that it goes through in batches.
+
+    Raises UserError for one that cannot, Mismatch for one whose epochs on a small problem are not the reference's.
+    """
+    network = problem.network
+    if reason := bench.entry.cannot(network, problem.optimizer):
+        raise UserError(reason)
+    kind = (network.activation, network.loss, problem.optimizer)
+    if kind not in bench.held:  # once in a process, before anything is timed
+        _check_epochs(bench, *kind)
+        bench.held.add(kind)
+    return _trainer(bench, problem)
+
+
+def _trainer(bench: Workbench, problem: Problem) -> Trains:
     found = bench.prepare(problem)
     if not isinstance(found, Trains):
         raise UserError(f"{bench.entry.name} has no 'epoch': see the Trains protocol in impls/interface.py")
     return found
+
+
+def _check_epochs(bench: Workbench, activation: str, loss: str, optimizer: str) -> None:
+    rate = conformance.BOLD * optimizers.find(optimizer).learning_rate
+    network = Network((5, 7, 6, 4), activation, loss)
+    problem = make_problem(network, 9, bench.seed, learning_rate=rate, optimizer=optimizer)
+    conformance.check_epochs(_trainer(bench, problem), conformance.Expected.of(problem, bench.dtype))
 
 
 def check_batch(batch: int, n: int) -> None:

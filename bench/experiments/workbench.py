@@ -28,7 +28,7 @@ class Workbench:
     seed: int
     reference: Kernels
     quiet: Quiet
-    memory: dict[str, Any] = field(default_factory=dict)  # what one task keeps for later ones of its process
+    held: set[Any] = field(default_factory=set)  # what was held to the reference in this process, and need not be again
 
     def prepare(self, problem: Problem) -> Backprop:
         """The implementation on a problem: parameters, batch and workspace in place."""

@@ -1,0 +1,293 @@
+"""What an epoch costs by the size of its batches: the law, its word on sizes it never saw, and what dominates where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import laws
+from analysis.experiments import Claimed, Drawn, Section, Table, Told, Word
+from analysis.experiments.found import Found
+from analysis.figures import COLOURS
+from analysis.hypotheses import declared
+from analysis.laws import LawFit, Parts
+from analysis.statistics import Interval, t_quantile
+from analysis.words import percent, seconds
+
+#: A law predicts unseen batch sizes if nine in ten lie within this; it does not if half of them lie outside.
+WITHIN = 0.1
+#: A step of one example, and an epoch's share of one: equal within this.
+EQUAL = 0.1
+CELL = ["impl", "what", "layers", "activation", "optimizer", "n", "batch"]
+#: Terms of the laws by what they are paid for.
+PARTS = {
+    "overhead of a step": ("1", "steps", "steps·hidden·p"),
+    "parameters, once a step": ("steps·m",),
+    "products": ("n·m",),
+    "activations": ("n", "n·u·p", "n·u"),
+}
+PART_COLOURS = ("#999999", "#009E73", "#0072B2", "#E69F00")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One implementation under one optimizer: its cells, the laws fitted, and the one chosen."""
+
+    impl: str
+    optimizer: str
+    cells: pd.DataFrame  # a row a cell, passes joined; epochs and the rest
+    passes: pd.DataFrame  # a row a cell and pass
+    fits: Sequence[LawFit]
+    best: LawFit
+
+    @property
+    def name(self) -> str:
+        """As it stands in tables."""
+        return self.impl if self.optimizer == "gradient-descent" else f"{self.impl}, {self.optimizer}"
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """The cells that are epochs."""
+        return self.cells[self.cells["what"] == "epoch"]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """t̂/t - 1 of the batch sizes no fit saw."""
+        unseen = self.epochs[~self.epochs["seen"].astype(bool)]
+        return np.asarray(self.best.predict(unseen) / unseen["time_s"].to_numpy(float) - 1)
+
+
+def section(found: Found) -> Section:
+    """Laws, verdicts, tables and figures."""
+    every = series(found)
+    return Section(
+        "epochs",
+        "What an epoch costs, from stochastic to batch",
+        _lead(every),
+        (
+            "Laws are fitted to relative errors on batch sizes that are powers of two, for all networks of an "
+            "implementation together, with coefficients that cannot be negative; the one that wins has the fewest terms "
+            "among those whose errors on cells left out in turn are not clearly larger than the best. It is judged on "
+            "batch sizes between the powers of two, and on another number of examples, that no fit saw.",
+            "Parameters are paid for once a step by the update, and also where a product of few examples reads all "
+            "weights anew: the law cannot tell these apart, so the update's own share was measured by itself. JAX runs "
+            "an epoch's whole batches in one compiled loop, so its step within an epoch has no call of its own.",
+        ),
+        (_laws_table(every), _shares_table(every)),
+        (_cost_figure(found, every), _share_figure(every)),
+        (_law_claim(every), _stochastic_claim(every)),
+    )
+
+
+def series(found: Found) -> list[Series]:
+    """One for each implementation and optimizer measured."""
+    rows = found.frame.assign(time_s=[found.seconds(row) for row in found.rows])
+    rows["layers"] = ["-".join(map(str, layers)) for layers in rows["layers"]]
+    rows["steps"] = np.ceil(rows["n"] / rows["batch"])
+    made = []
+    for impl in found.impls:
+        for optimizer in rows["optimizer"].unique():
+            passes = rows[(rows["impl"] == impl) & (rows["optimizer"] == optimizer)]
+            if (passes["what"] == "epoch").any():
+                made.append(_fitted(impl, str(optimizer), passes))
+    return made
+
+
+def _fitted(impl: str, optimizer: str, passes: pd.DataFrame) -> Series:
+    kept = ["m", "p", "u", "hidden", "width", "steps", "seen"]
+    logs = passes.assign(log_s=np.log(passes["time_s"]))
+    cells = logs.groupby(CELL, as_index=False).agg({"log_s": "mean", **dict.fromkeys(kept, "first")})
+    cells["time_s"] = np.exp(cells["log_s"])
+    cells["operations_total"] = cells["n"] * cells["m"]
+    epochs = cells[cells["what"] == "epoch"]
+    seen, unseen = epochs[epochs["seen"].astype(bool)], epochs[~epochs["seen"].astype(bool)]
+    parts = Parts(seen, seen.iloc[:0], unseen)
+    candidates = [law for law in declared() if "epoch" in law.phases]
+    fits = [fit for law in candidates if (fit := laws.fit_law(law, parts)) is not None]
+    return Series(impl, optimizer, cells, passes, fits, laws.best(fits))
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def _lead(every: Sequence[Series]) -> str:
+    told = [
+        f"{one.name}: median error {percent(float(np.median(np.abs(one.errors))), 1)}, "
+        f"{percent(float((np.abs(one.errors) <= WITHIN).mean()))} within {percent(WITHIN)}"
+        for one in every
+    ]
+    return (
+        "An epoch is n times what an example costs and n/b times what a step costs; asked about batch sizes it was not "
+        f"fitted on, the law that wins errs by: {'; '.join(told)}."
+    )
+
+
+def _law_claim(every: Sequence[Series]) -> Claimed:
+    cells = {}
+    for one in every:
+        share = float((np.abs(one.errors) <= WITHIN).mean())
+        word: Word = "supported" if share >= 0.9 else "refuted" if share < 0.5 else "inconclusive"
+        p90 = percent(float(np.quantile(np.abs(one.errors), 0.9)), 1)
+        why = (
+            f"“{one.best.law.name}” predicts {percent(share)} of {len(one.errors)} unseen cells within {percent(WITHIN)}; "
+            f"nine in ten err by at most {p90}."
+        )
+        cells[one.name] = Told(
+            word, f"{percent(share)} of {len(one.errors)} unseen cells within {percent(WITHIN)}", why
+        )
+    statement = "an epoch costs n times an example's part and n/b times a step's part"
+    return Claimed(statement, "epochs in batches of 1 to n", cells, "epochs-cost")
+
+
+def _stochastic_claim(every: Sequence[Series]) -> Claimed:
+    cells = {one.name: _stochastic(one) for one in every}
+    statement = "with b = 1 every example needs a forward pass, a backward pass and an update: n whole steps"
+    return Claimed(statement, "an epoch of single examples over n steps of one example", cells, "epochs-cost")
+
+
+def _stochastic(one: Series) -> Told:
+    ratio = _ratio(one)
+    told = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    low, high = 1 / (1 + EQUAL), 1 + EQUAL
+    if low <= ratio.low and ratio.high <= high:
+        return Told("supported", told, f"An epoch of single examples takes {told} times n steps of one example.")
+    if ratio.high < low or ratio.low > high:
+        less = "less" if ratio.high < low else "more"
+        loop = "; each example still goes through all phases, but in one compiled loop" if ratio.high < low else ""
+        return Told(
+            "refuted", told, f"An epoch of single examples takes {told} times n steps: {less} than they do{loop}."
+        )
+    return Told("inconclusive", told, f"{told} reaches beyond ±{percent(EQUAL)} about 1.")
+
+
+def _ratio(one: Series) -> Interval:
+    """epoch(b = 1) / (n · step(1)), mean over networks of the log, with a t interval over passes."""
+    keys = ["pass", "layers", "activation"]
+    epoch = one.passes[(one.passes["what"] == "epoch") & (one.passes["batch"] == 1)].set_index(keys)
+    step = one.passes[one.passes["what"] == "step"].set_index(keys)
+    ratios = epoch["time_s"] / epoch["n"] / step["time_s"]
+    logs = ratios.map(np.log).groupby("pass").mean().to_numpy(float)
+    mean = float(np.mean(logs))
+    if len(logs) < 2:
+        return Interval(mean, np.nan, np.nan).exp()
+    half = t_quantile(len(logs) - 1) * float(np.std(logs, ddof=1)) / np.sqrt(len(logs))
+    return Interval(mean, mean - half, mean + half).exp()
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _laws_table(every: Sequence[Series]) -> Table:
+    rows = [
+        (
+            one.name,
+            fit.law.name + (" ★" if fit is one.best else ""),
+            "; ".join(f"{t.text}: {c:.3g}" for t, c in zip(fit.law.terms, fit.coefficients, strict=True)),
+            percent(fit.crossvalidated_median, 1),
+            percent(fit.heldout_median, 1),
+            percent(fit.heldout_p90, 1),
+        )
+        for one in every
+        for fit in one.fits
+    ]
+    header = (
+        "implementation",
+        "law",
+        "coefficients, seconds per term",
+        "left out in turn",
+        "unseen, median",
+        "unseen, p90",
+    )
+    return Table("Laws of an epoch; ★ wins. Errors are absolute and relative.", header, rows, (3, 4, 5))
+
+
+def _shares_table(every: Sequence[Series]) -> Table:
+    rows = []
+    for one in every:
+        for network, cells in one.epochs.groupby(["layers", "activation"]):
+            n = int(cells["n"].min())
+            times = cells[cells["n"] == n].set_index("batch")["time_s"]
+            alone = one.cells[(one.cells["layers"] == network[0]) & (one.cells["activation"] == network[1])].set_index(
+                "what"
+            )["time_s"]
+            update = float(alone.get("update", np.nan))
+            rows.append(
+                (
+                    one.name,
+                    " ".join(map(str, network)),
+                    seconds(float(times[1])),
+                    seconds(float(times[n])),
+                    f"{times[1] / times[n]:.1f}×",
+                    percent(update * n / float(times[1]), 1),
+                    percent(update / float(times[n]), 1),
+                )
+            )
+    header = ("implementation", "network", "epoch, b = 1", "epoch, b = n", "ratio", "update, b = 1", "update, b = n")
+    caption = (
+        "Epochs of single examples and of one batch; the share of the update, timed by itself as a call of its own."
+    )
+    return Table(caption, header, rows, (2, 3, 4, 5, 6))
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def _cost_figure(found: Found, every: Sequence[Series]) -> Drawn:
+    figure = Figure(figsize=(3.3 * len(every) + 0.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(every), sharey=True, squeeze=False)[0]
+    networks = list(dict.fromkeys(every[0].epochs[["layers", "activation"]].itertuples(index=False, name=None)))
+    for ax, one in zip(axes, every, strict=True):
+        for (layers, activation), colour in zip(networks, COLOURS, strict=False):
+            cells = one.epochs[(one.epochs["layers"] == layers) & (one.epochs["activation"] == activation)]
+            cells = cells[cells["n"] == cells["n"].min()].sort_values("batch")
+            per_example = cells["time_s"] / cells["n"] * 1e6
+            seen = cells["seen"].astype(bool)
+            ax.plot(cells["batch"][seen], per_example[seen], "o", color=colour)
+            ax.plot(cells["batch"][~seen], per_example[~seen], "o", color=colour, markerfacecolor="white")
+            ax.plot(cells["batch"], one.best.predict(cells) / cells["n"] * 1e6, "-", color=colour)
+        ax.set(xscale="log", yscale="log", xlabel="examples in a batch, b", title=one.name)
+    axes[0].set_ylabel("µs an example")
+    handles = [
+        Line2D([], [], color=colour, label=" ".join(network))
+        for network, colour in zip(networks, COLOURS, strict=False)
+    ]
+    handles += [
+        Line2D([], [], color="k", marker="o", linestyle="", label="fitted"),
+        Line2D([], [], color="k", marker="o", markerfacecolor="white", linestyle="", label="never fitted"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    caption = "An epoch's time for each example. Lines: the law that wins; open circles: batch sizes that no fit saw."
+    return Drawn("epochs-cost", "An epoch by the size of its batches", caption, figure)
+
+
+def _share_figure(every: Sequence[Series]) -> Drawn:
+    figure = Figure(figsize=(3.3 * len(every) + 0.6, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(every), sharey=True, squeeze=False)[0]
+    layers, activation = _middle(every[0])
+    for ax, one in zip(axes, every, strict=True):
+        cells = one.epochs[(one.epochs["layers"] == layers) & (one.epochs["activation"] == activation)]
+        cells = cells[cells["n"] == cells["n"].min()].sort_values("batch")
+        terms = one.best.law.design(cells) * np.array(one.best.coefficients)
+        texts = [term.text for term in one.best.law.terms]
+        parts = [terms[:, [i for i, text in enumerate(texts) if text in names]].sum(axis=1) for names in PARTS.values()]
+        whole = np.sum(parts, axis=0)
+        ax.stackplot(cells["batch"], *(100 * part / whole for part in parts), colors=PART_COLOURS, labels=list(PARTS))
+        ax.set(
+            xscale="log", xlabel="examples in a batch, b", title=one.name, ylim=(0, 100), xlim=(1, cells["batch"].max())
+        )
+    axes[0].set_ylabel("share of an epoch, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    caption = f"What an epoch's time goes to by the law that wins, for {layers} {activation}."
+    return Drawn("epochs-shares", "Where overhead, update and products dominate", caption, figure)
+
+
+def _middle(one: Series) -> tuple[str, str]:
+    networks = one.epochs.sort_values(["m", "p"])[["layers", "activation"]].drop_duplicates()
+    layers, activation = networks.iloc[(len(networks) - 1) // 2]
+    return str(layers), str(activation)
