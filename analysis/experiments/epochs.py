@@ -26,7 +26,7 @@ EQUAL = 0.1
 CELL = ["impl", "what", "layers", "activation", "optimizer", "n", "batch"]
 #: Terms of the laws by what they are paid for.
 PARTS = {
-    "overhead of a step": ("1", "steps", "steps·hidden·p"),
+    "overhead": ("1", "steps", "steps·hidden·p"),
     "parameters, once a step": ("steps·m",),
     "products": ("n·m",),
     "activations": ("n", "n·u·p", "n·u"),
