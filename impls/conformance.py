@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impls import optimizers, reference
-from impls.derivatives import Derivatives, flat
+from impls.derivatives import flat
 from impls.interface import AnyArray, Array, Backprop, Problem, Trains
 
 #: Largest relative norm of the difference to the float64 reference.
@@ -188,23 +188,6 @@ def check_epochs(implementation: Trains, expected: Expected, batch: int = EPOCH_
         implementation.epoch(order, batch)
     implementation.synchronize()
     expected.check_epochs(implementation.parameters(), orders, batch)
-
-
-def check_loss_and_reverse(derivatives: Derivatives, expected: Expected) -> None:
-    """The loss alone, and with all gradients.  Raises Mismatch."""
-    for call in (derivatives.loss, derivatives.reverse):
-        call()
-        derivatives.synchronize()
-        expected.check_loss(derivatives.value())
-    expected.check_gradients(derivatives.gradients())
-
-
-def check_one_by_one(derivatives: Derivatives, expected: Expected, start: int, count: int) -> None:
-    """Derivatives by ``count`` parameters, by forward mode and by central differences.  Raises Mismatch."""
-    for call, central in ((derivatives.forward, False), (derivatives.central, True)):
-        call(start, count)
-        derivatives.synchronize()
-        expected.check_derivatives(derivatives.derivatives(), start, central)
 
 
 def relative_norm(found: AnyArray, expected: AnyArray) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from backprop_files import UserError
 from impls import derivatives, reference, registry
-from impls.conformance import Expected, Mismatch, check_loss_and_reverse, check_one_by_one, relative_norm
+from impls.conformance import Expected, Mismatch, relative_norm
 from impls.derivatives import Derivatives, Shifts, flat
 from impls.interface import Network, Problem
 from impls.problem import make_problem
@@ -29,6 +29,23 @@ def prepared(name: str, problem: Problem, dtype: str = "float64") -> Derivatives
     if reason := registry.find(name).missing():
         pytest.skip(reason)
     return derivatives.prepare(name, problem, dtype=dtype)
+
+
+def check_loss_and_reverse(found: Derivatives, expected: Expected) -> None:
+    """The loss alone, and with all gradients.  Raises Mismatch."""
+    for call in (found.loss, found.reverse):
+        call()
+        found.synchronize()
+        expected.check_loss(found.value())
+    expected.check_gradients(found.gradients())
+
+
+def check_one_by_one(found: Derivatives, expected: Expected, start: int, count: int) -> None:
+    """Derivatives by ``count`` parameters, by forward mode and by central differences.  Raises Mismatch."""
+    for call, central in ((found.forward, False), (found.central, True)):
+        call(start, count)
+        found.synchronize()
+        expected.check_derivatives(found.derivatives(), start, central)
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
