@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impls import optimizers, reference
+from impls.derivatives import flat
 from impls.interface import AnyArray, Array, Backprop, Problem, Trains
 
 #: Largest relative norm of the difference to the float64 reference.
@@ -25,6 +26,12 @@ NEAR_ZERO = 0.1
 
 class Mismatch(Exception):
     """An implementation does not compute what the reference says."""
+
+
+#: Central differences of smooth losses: relative error from curvature, and what rounding adds to each in units of
+#: ε (1 + L) / h.  Steps across kinks (relu) have no bound: ε^(1/3) is 0.005 in float32.
+CENTRAL_TOLERANCE = {"float64": 1e-6, "float32": 1e-2}
+CENTRAL_ROUNDINGS = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +70,21 @@ class Expected:
         # a bias gradient is far smaller than the rest: judged array by array, a missing one cannot hide
         parts = [relative_norm(f, g) for f, g in zip(found, self.gradients, strict=True)]
         return self._judge("gradient", float(np.max([whole, *parts])))  # keeps NaN, unlike max()
+
+    def check_derivatives(self, found: AnyArray, start: int, central: bool = False) -> float:
+        """Relative error of the derivatives by parameters from ``start`` on; what rounding does to the losses of central
+        differences is allowed for.  Raises Mismatch.
+        """
+        wanted = flat(self.gradients)[start : start + len(found)]
+        if np.shape(found) != wanted.shape:
+            raise Mismatch(f"derivatives have shape {np.shape(found)}, expected {wanted.shape}")
+        if not central:
+            return self._judge("forward-mode derivative", relative_norm(found, wanted))
+        # a loss is wrong by some ε (1 + L), their difference is divided by 2h = 2 ε^(1/3)
+        rounding = CENTRAL_ROUNDINGS * self.epsilon ** (2 / 3) * (1 + abs(self.loss)) * np.sqrt(len(found))
+        excess = np.maximum(np.linalg.norm(np.asarray(found, float) - wanted) - rounding, 0.0)  # keeps NaN
+        scale = max(float(np.linalg.norm(wanted)), 1e-300)
+        return self._judge("central difference", float(excess) / scale, CENTRAL_TOLERANCE[self.dtype])
 
     def check_step(self, after: Sequence[AnyArray]) -> float:
         """How far the parameters after one step of the problem's optimizer are from the reference's, relative to the move.
@@ -183,4 +205,4 @@ def check_shapes(what: str, expected: Sequence[AnyArray], found: Sequence[AnyArr
 
 
 def _flat(arrays: Sequence[AnyArray]) -> AnyArray:
-    return np.concatenate([np.asarray(a, float).ravel() for a in arrays])
+    return flat([np.asarray(a, float) for a in arrays])

@@ -283,6 +283,9 @@ def block_sizes(n: int, limit: int) -> list[int]:
     return [n // count + (i < n % count) for i in range(count)]
 
 
+Emitter = Callable[[Emit, int, Block], None]
+
+
 class Parameters:
     """Weights and biases as views of one flat buffer, their gradients likewise, and the update of the one by the other."""
 
@@ -290,8 +293,8 @@ class Parameters:
         shapes = [(fan_out, fan_in + 1) for fan_in, fan_out in problem.network.shapes]
         ends = list(accumulate(rows * columns for rows, columns in shapes))
         self.flat, self.flat_gradient = ops.empty(ends[-1]), ops.empty(ends[-1])
-        self.W = _views(self.flat, shapes, ends)
-        self.G = _views(self.flat_gradient, shapes, ends)
+        self.W = views(self.flat, shapes, ends)
+        self.G = views(self.flat_gradient, shapes, ends)
         for view, w, b in zip(self.W, problem.parameters[0::2], problem.parameters[1::2], strict=True):
             view[:] = ops.array(np.vstack([w, b]).T)
         rate, name = problem.learning_rate, problem.optimizer
@@ -321,7 +324,8 @@ class Lines:
         self.t = [ops.empty(outputs, size) for size in self.sizes]
         self.losses = ops.empty(2, len(self.sizes))
         self.losses[:] = 0.0
-        self._compile_step()
+        gradients = self._compile(self._emit_forward, self._emit_loss, self._emit_backward)
+        self._program = [*gradients, theta.update]
         self._phases: dict[str, Program] = {}
 
     def hold(self, examples: Tensor, targets: Tensor) -> None:
@@ -333,15 +337,14 @@ class Lines:
 
     # --- programs
 
-    def _compile_step(self) -> None:
-        """Block after block through one workspace per block size, then one update."""
+    def _compile(self, *emitters: Emitter) -> Program:
+        """Block after block through one workspace per block size."""
         workspaces = {size: self._block(size) for size in set(self.sizes)}
         program: Program = []
         for i, size in enumerate(self.sizes):
-            for emit in (self._emit_forward, self._emit_loss, self._emit_backward):
+            for emit in emitters:
                 emit(_appender(program), i, workspaces[size])
-        program.append(self.theta.update)
-        self._program = program
+        return program
 
     def _phase(self, name: str) -> Program:
         """Phases run over all examples, so every block keeps buffers of its own; made at the first call."""
@@ -369,7 +372,16 @@ class Lines:
                 self.f.value(x, self.ops, z, h[: len(z)], _like(block.s, z))  # h_l = f(z_l)
 
     def _emit_loss(self, x: Emit, i: int, block: Block) -> None:
+        self._emit_value(x, i, block)
+        self._emit_delta(x, i, block)
+
+    def _emit_value(self, x: Emit, i: int, block: Block) -> None:
         emit = {"mse": self._emit_mse, "cross_entropy": self._emit_cross_entropy}[self.network.loss]
+        emit(x, i, block)
+
+    def _emit_delta(self, x: Emit, i: int, block: Block) -> None:
+        """δ of the output layer, from what the loss has left there."""
+        emit = {"mse": self._emit_mse_delta, "cross_entropy": self._emit_cross_entropy_delta}[self.network.loss]
         emit(x, i, block)
 
     def _emit_mse(self, x: Emit, i: int, block: Block) -> None:
@@ -377,10 +389,13 @@ class Lines:
         x(o.subtract, block.h[-1], self.t[i], d)
         flat = d.reshape(-1)
         x(o.inner, flat, flat, self.losses[0, i : i + 1].reshape(()))  # Σ (y - t)²
+
+    def _emit_mse_delta(self, x: Emit, i: int, block: Block) -> None:
+        o, d = self.ops, block.d[-1]
         x(o.multiply, d, o.constant(2.0 / (self.n * self.network.layers[-1])), d)
 
     def _emit_cross_entropy(self, x: Emit, i: int, block: Block) -> None:
-        # loss = Σ log Σ e^(y - max y) - Σ t (y - max y);  δ = (softmax(y) - t) / n
+        # loss = Σ log Σ e^(y - max y) - Σ t (y - max y)
         # a broadcast into its own operand would make NumPy copy, so buffers take turns
         o, y, d = self.ops, block.h[-1], block.d[-1]
         peak, total, shifted = block.columns[0], block.columns[1], _like(block.s, y)
@@ -388,12 +403,16 @@ class Lines:
         x(o.subtract, y, peak, shifted)
         x(o.exp, shifted, d)
         x(o.column_sum, d, total)
-        x(o.divide, d, total, y)
+        x(o.log, total, peak)
+        x(o.total, peak, self.losses[0, i : i + 1].reshape(()))
+        x(o.inner, self.t[i].reshape(-1), shifted.reshape(-1), self.losses[1, i : i + 1].reshape(()))
+
+    def _emit_cross_entropy_delta(self, x: Emit, i: int, block: Block) -> None:
+        # δ = (softmax(y) - t) / n;  d holds e^(y - max y)
+        o, y, d = self.ops, block.h[-1], block.d[-1]
+        x(o.divide, d, block.columns[1], y)
         x(o.subtract, y, self.t[i], d)
         x(o.multiply, d, o.constant(1.0 / self.n), d)
-        x(o.log, total, total)
-        x(o.total, total, self.losses[0, i : i + 1].reshape(()))
-        x(o.inner, self.t[i].reshape(-1), shifted.reshape(-1), self.losses[1, i : i + 1].reshape(()))
 
     def _emit_backward(self, x: Emit, i: int, block: Block) -> None:
         o = self.ops
@@ -417,9 +436,13 @@ class Lines:
 
     def loss_value(self) -> float:
         """The loss last computed."""
-        first, second = self.ops.numpy(self.losses).astype(np.float64).sum(axis=1)
+        return float(self._loss_of(self.ops.numpy(self.losses)))
+
+    def _loss_of(self, sums: AnyArray) -> AnyArray:
+        """The loss from what ``losses`` has held, shape (…, 2, blocks)."""
+        parts = sums.astype(np.float64).sum(axis=-1)
         outputs = self.network.layers[-1] if self.network.loss == "mse" else 1
-        return float((first - second) / (self.n * outputs))
+        return np.asarray((parts[..., 0] - parts[..., 1]) / (self.n * outputs))
 
 
 class StraightLine(Lines):
@@ -438,23 +461,21 @@ class StraightLine(Lines):
         self._last_batch: Lines | None = None  # of an epoch, unless a step came after it
 
     def _rows(self) -> tuple[Tensor, Tensor]:
-        """Examples (n, inputs + 1) and targets (n, outputs), a row each."""
-        inputs, targets = self.problem.inputs, self.problem.targets
-        return self.ops.array(np.hstack([inputs, np.ones((self.n, 1))])), self.ops.array(targets)
+        return rows_of(self.problem, self.ops)
 
     # --- the protocol
 
     def forward(self) -> None:
         """z_l = W_l h_{l-1} + b_l,  h_l = f(z_l)."""
-        _run(self._phase("forward"))
+        run(self._phase("forward"))
 
     def loss(self) -> None:
         """The loss, and δ of the output layer."""
-        _run(self._phase("loss"))
+        run(self._phase("loss"))
 
     def backward(self) -> None:
         """All gradients."""
-        _run(self._phase("backward"))
+        run(self._phase("backward"))
 
     def update(self) -> None:
         """What the optimizer does to θ."""
@@ -482,22 +503,29 @@ class StraightLine(Lines):
 
     def parameters(self) -> list[AnyArray]:
         """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
-        return self._split(self.W)
+        return split(self.ops, self.W)
 
     def gradients(self) -> list[AnyArray]:
         """As ``parameters``."""
-        return self._split(self.G)
+        return split(self.ops, self.G)
 
     def loss_value(self) -> float:
         """The loss last computed."""
         return self._last_batch.loss_value() if self._last_batch else super().loss_value()
 
-    def _split(self, tensors: list[Tensor]) -> list[AnyArray]:
-        arrays = [self.ops.numpy(tensor) for tensor in tensors]
-        return [part.copy() for array in arrays for part in (array[:, :-1].T, array[:, -1])]
+
+def rows_of(problem: Problem, ops: Operations) -> tuple[Tensor, Tensor]:
+    """Examples (n, inputs + 1), whose last column is ones, and targets (n, outputs), a row each."""
+    return ops.array(np.hstack([problem.inputs, np.ones((problem.n, 1))])), ops.array(problem.targets)
 
 
-def _run(program: Program) -> None:
+def split(ops: Operations, tensors: list[Tensor]) -> list[AnyArray]:
+    """Every layer's [W | b] as NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
+    arrays = [ops.numpy(tensor) for tensor in tensors]
+    return [part.copy() for array in arrays for part in (array[:, :-1].T, array[:, -1])]
+
+
+def run(program: Program) -> None:
     for call in program:
         call()
 
@@ -509,7 +537,7 @@ def _appender(program: Program) -> Emit:
     return emit
 
 
-def _views(flat: Tensor, shapes: list[tuple[int, int]], ends: list[int]) -> list[Tensor]:
+def views(flat: Tensor, shapes: list[tuple[int, int]], ends: list[int]) -> list[Tensor]:
     return [
         flat[end - rows * columns : end].reshape(rows, columns)
         for (rows, columns), end in zip(shapes, ends, strict=True)
