@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_a_step_that_costs_less_within_an_epoch_refutes_n_whole_steps() -> None:
 
 def test_what_cannot_be_told_is_said() -> None:
     assert words(planted(noise=0.3, seed=3))[1] == "inconclusive"
+
+
+def test_one_pass_has_no_verdict() -> None:
+    found = planted()
+    once = replace(found, rows=[row for row in found.rows if row["pass"] == 1])
+    told = analysis.section(once).claims[1].cells["numpy"]
+    assert told.word == "inconclusive"
+    assert "nan" not in told.evidence
 
 
 def test_batches_are_powers_of_two_and_some_between() -> None:

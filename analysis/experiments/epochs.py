@@ -152,6 +152,8 @@ def _stochastic_claim(every: Sequence[Series]) -> Claimed:
 
 def _stochastic(one: Series) -> Told:
     ratio = _ratio(one)
+    if not np.isfinite(ratio.low):
+        return Told("inconclusive", f"{ratio.value:.2f}, one pass", "One pass has no interval: no verdict rests on it.")
     told = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
     low, high = 1 / (1 + EQUAL), 1 + EQUAL
     if low <= ratio.low and ratio.high <= high:
