@@ -27,8 +27,8 @@ from impls.problem import make_problem
 
 #: Weight layers, all of one width.
 DEPTH = 3
-#: Tangents that one forward pass carries at once; the other way is one alone.
-BATCH = 32
+#: Tangents that one forward pass carries at once, beside one alone: each of 32 costs no less, each of 8 more in torch.
+BATCH = 16
 #: Central differences in one call: as many as are some products' worth, for what a call costs beside them is not theirs.
 CENTRAL_WORK, FEWEST, MOST = 2**19, 4, 64
 
@@ -46,7 +46,7 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile((5, 12, 24), 32, 2, 0.005, 0.005),
-    "quick": Profile((5, 20, 64, 128, 176, 224, 272), 256, 3, 0.01, 0.015),
+    "quick": Profile((5, 20, 64, 128, 176, 224, 272), 256, 3, 0.01, 0.025),
     "full": Profile((5, 8, 12, 20, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512), 256, 5, 0.1, 0.1),
 }
 
