@@ -124,7 +124,8 @@ class JaxJit:
         self.theta: Parameters = [place(p.astype(dtype)) for p in problem.parameters]
         self.x, self.t = place(problem.inputs.astype(dtype)), place(problem.targets.astype(dtype))
         asked = problem.optimizer, problem.learning_rate
-        self.state = optimizer_of(*asked)[0](self.theta)
+        # Adam's count of steps too: where its place is left open, the second step compiles anew
+        self.state = place(optimizer_of(*asked)[0](self.theta))
         self._compiled = compiled(problem.network, *asked)
         self.value: Any = jnp.nan
         self.grads: Parameters = []

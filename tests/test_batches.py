@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,12 @@ def test_numpy_allocates_only_the_shuffled_rows() -> None:
         assert tracemalloc.get_traced_memory()[1] < rows_bytes + 2048
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("optimizer", ["gradient-descent", "momentum", "adam"])
+def test_jax_compiles_a_step_once(optimizer: str) -> None:
+    problem = replace(problem_of(optimizer, n=11), learning_rate=1.25e-4)  # a rate that no other test has
+    trainer: Any = available(registry.find("jax")).prepare(problem)
+    for _ in range(3):
+        trainer.step()
+    assert trainer._compiled.step._cache_size() == 1
