@@ -26,12 +26,15 @@ Word = Literal["supported", "refuted", "inconclusive"]
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns; ``numbers`` are the columns that read best flush right."""
+    """Text in rows and columns; ``numbers`` are the columns that read best flush right.  A ``folded`` one is long: pages
+    show its caption, and the rest when asked to.
+    """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)
