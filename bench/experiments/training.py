@@ -69,6 +69,8 @@ class Schedule:
 
 def trainer_of(bench: Workbench, problem: Problem) -> Trains:
     """The implementation on a problem that it goes through in batches.  Raises UserError for one that cannot."""
+    if reason := bench.entry.cannot(problem.network, problem.optimizer):
+        raise UserError(reason)  # preparing it would not tell
     found = bench.prepare(problem)
     if not isinstance(found, Trains):
         raise UserError(f"{bench.entry.name} has no 'epoch': see the Trains protocol in impls/interface.py")
@@ -133,8 +135,9 @@ def losses(problem: Problem) -> Look:
     value = LOSSES[problem.network.loss].value
 
     def look(parameters: Sequence[AnyArray]) -> dict[str, float]:
-        y = reference.outputs(problem.network, _float64(parameters), problem.inputs)
-        return {"loss": float(value(reference.XP, y, problem.targets))}
+        with np.errstate(all="ignore"):  # parameters that diverged may give anything
+            y = reference.outputs(problem.network, _float64(parameters), problem.inputs)
+            return {"loss": float(value(reference.XP, y, problem.targets))}
 
     return look
 
