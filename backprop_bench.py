@@ -56,7 +56,9 @@ def run(
     profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
     impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: the profile's)")] = "",
     impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
-    data: Annotated[str, typer.Option(help="synthetic or digits")] = "synthetic",
+    data: Annotated[
+        str, typer.Option(help="synthetic, digits, or a data file (.csv, .npz) of that shape")
+    ] = "synthetic",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
     dtype: Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")] = "",
@@ -87,6 +89,7 @@ def run(
     from bench import plan
     from bench import run as runner
     from bench.experiments import run as experimenter
+    from impls import datasets
 
     settings = plan.Settings(
         profile=profile,
@@ -97,7 +100,7 @@ def run(
         dtype=dtype,
         phases=_names(phases) or plan.ALL_PHASES,
         seed=seed,
-        data=data,
+        data=datasets.located(data),
         passes=passes,
         budget_s=budget,
         cell_s=cell_seconds,

@@ -30,7 +30,7 @@ CELL_KEYS = (
     "device",
     "dtype",
     "threads",
-    "data",  # synthetic | digits
+    "data",  # synthetic, a data set's name, or a data file's without its folders
     "architecture",  # mlp
     "layers",  # [64, 128, 128, 10]
     "activation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backprop_files import SCHEMA_VERSION
@@ -63,6 +64,11 @@ class Cell:
         return f"{self.setting.label} {self.point.label} {self.phase}"
 
 
+def data_label(data: str) -> str:
+    """What files call the data: a data file's own name, without the folders of this machine."""
+    return Path(data).name
+
+
 def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
     """The part of ``extra_info`` that is known before anything is measured."""
     setting, point, network = cell.setting, cell.point, cell.point.network
@@ -71,7 +77,7 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
         "device": setting.device,
         "dtype": setting.dtype,
         "threads": setting.threads,
-        "data": data,
+        "data": data_label(data),
         "architecture": "mlp",
         "layers": list(network.layers),
         "activation": network.activation,

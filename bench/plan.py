@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,12 @@ from typing import Any
 
 from backprop_files import UserError
 from bench import machine, profiles, reference_kernel
-from bench.cells import Cell, Point, Setting, bytes_estimate
+from bench.cells import Cell, Point, Setting, bytes_estimate, data_label
 from bench.profiles import Profile
 from impls import optimizers, registry
 from impls.interface import PHASES
 from impls.names import nearest
-from impls.problem import DATA, DIGITS_ROWS
+from impls.problem import SYNTHETIC, dataset_of
 from impls.registry import Entry
 
 ALL_PHASES = ("step", *PHASES)
@@ -41,7 +42,7 @@ class Settings:
     dtype: str = ""  # empty: float32 where the implementation has it, else its own
     phases: tuple[str, ...] = ALL_PHASES
     seed: int = 0
-    data: str = "synthetic"
+    data: str = SYNTHETIC  # or a data set's name, or the absolute path of a data file
     passes: int = 0  # 0: the profile's
     budget_s: float | None = None  # None: the profile's
     cell_s: float | None = None  # seconds each loop of a cell is timed in a pass; None: the profile's
@@ -93,7 +94,7 @@ class Plan:
             "threads": settings.threads,
             "phases": list(settings.phases),
             "optimizers": list(self.optimizers),
-            "data": settings.data,
+            "data": data_label(settings.data),
             "passes": self.passes,
             "seed": settings.seed,
             "budget_s": self.budget_s,
@@ -145,14 +146,8 @@ def _check(settings: Settings) -> None:
             raise UserError(nearest("kernel", kernel, reference_kernel.CANDIDATES))
     if settings.dtype and settings.dtype not in registry.DTYPES:
         raise UserError(nearest("dtype", settings.dtype, registry.DTYPES))
-    if settings.data not in DATA:
-        raise UserError(nearest("data set", settings.data, DATA))
     for optimizer in settings.optimizers:
         optimizers.find(optimizer)
-    if settings.data == "digits":
-        from impls.problem import digits
-
-        digits()  # says what to install where scikit-learn is missing
     if settings.passes < 0:
         raise UserError(f"--passes {settings.passes}: give 1 or more")
     if settings.budget_s is not None and not settings.budget_s > 0:
@@ -164,6 +159,19 @@ def _check(settings: Settings) -> None:
     if settings.seed < 0:
         raise UserError(f"seed {settings.seed}: give 0 or more")
     check_device(settings.device)
+    _check_data(settings.data)
+
+
+def _check_data(data: str) -> None:
+    """Read the data once, so that what is wrong is said before anything is measured."""
+    dataset = dataset_of(data)
+    wanted = (profiles.INPUTS, profiles.OUTPUTS)
+    if dataset and (dataset.features, dataset.outputs) != wanted:
+        raise UserError(
+            f"{dataset.told}; a sweep's networks are {wanted[0]}-…-{wanted[1]}, so it needs {wanted[0]} features and "
+            f"{wanted[1]} classes or outputs; 'backprop-bench experiment progress --data {shlex.quote(data)}' trains a "
+            "network of their own shape"
+        )
 
 
 def check_device(device: str) -> None:
@@ -266,10 +274,10 @@ def _shuffled(ready: list[tuple[Setting, list[Job]]], number: int, seed: int) ->
 
 
 def _notes(settings: Settings, jobs: list[Job]) -> list[str]:
-    notes = []
-    if settings.data == "digits" and any(job.point.n > DIGITS_ROWS for job in jobs):
-        notes.append(f"the digits have {DIGITS_ROWS:,} rows; cells with more examples repeat them")
-    return notes
+    dataset = dataset_of(settings.data)
+    if dataset is None or all(job.point.n <= dataset.n for job in jobs):
+        return []
+    return [f"data '{dataset.name}' have {dataset.n:,} rows; cells with more examples repeat them"]
 
 
 class Budget:

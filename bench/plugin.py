@@ -17,6 +17,7 @@ from bench.plan import Job, Settings
 from bench.process import CellFailed, WorkerFailed
 from bench.recorder import Enough, LeftOut, Measured, Recorder
 from bench.store import Store
+from impls import datasets
 
 SWEEP_FILE = Path(__file__).with_name("test_sweep.py")
 
@@ -167,7 +168,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="optimizers, comma-separated (default: gradient-descent; full: all)",
     )
     group.addoption("--sweep-seed", type=int, default=0, help="seed of problems, joint design and order (default 0)")
-    group.addoption("--data", default="synthetic", help="synthetic (default) or digits")
+    group.addoption(
+        "--data", default="synthetic", help="synthetic (default), digits, or a data file (.csv, .npz) of that shape"
+    )
     group.addoption(
         "--passes", type=int, default=0, help="fresh processes for each implementation (default: the profile's)"
     )
@@ -202,7 +205,7 @@ def settings_of(config: pytest.Config) -> Settings:
         dtype=option("dtype"),
         phases=option("phases"),
         seed=option("sweep_seed"),
-        data=option("data"),
+        data=datasets.located(option("data")),
         passes=option("passes"),
         budget_s=option("budget"),
         cell_s=option("cell_seconds"),

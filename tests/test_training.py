@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from impls import reference, registry
+from impls import datasets, reference, registry
 from impls.interface import Array, Network, Problem
-from impls.problem import digits, make_problem
+from impls.problem import make_problem
 from impls.registry import Entry
 
 ACCURACY = 0.95
@@ -36,18 +36,20 @@ SLOW = Training(Network((64, 16, 10), "tanh", "cross_entropy"), 500, 2.0, 40)
 def problem_of(training: Training) -> Problem:
     """Training rows of the digits; the last 360 are kept for the test."""
     pytest.importorskip("sklearn")
-    inputs, labels = digits()
+    digits = datasets.find("digits")
     start = make_problem(training.network, 1, seed=5)
     rows = slice(0, training.rows)
-    targets = np.eye(10)[labels[rows]]
-    return Problem(training.network, inputs[rows], targets, start.parameters, training.rate, training.optimizer)
+    return Problem(
+        training.network, digits.inputs[rows], digits.targets[rows], start.parameters, training.rate, training.optimizer
+    )
 
 
 def accuracy(network: Network, parameters: list[Array]) -> float:
     """Share of the test rows that are recognised."""
-    inputs, labels = digits()
-    found = reference.outputs(network, parameters, inputs[-TEST_ROWS:]).argmax(axis=1)
-    return float((found == labels[-TEST_ROWS:]).mean())
+    digits = datasets.find("digits")
+    assert digits.labels is not None
+    found = reference.outputs(network, parameters, digits.inputs[-TEST_ROWS:]).argmax(axis=1)
+    return float((found == digits.labels[-TEST_ROWS:]).mean())
 
 
 @cache
