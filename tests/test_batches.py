@@ -112,3 +112,12 @@ def test_the_second_epoch_compiles_nothing(optimizer: str) -> None:
         trainer.step()
     assert trainer._compiled.epoch._cache_size() == 1
     assert trainer._compiled.step._cache_size() == 1
+
+
+@pytest.mark.parametrize("optimizer", ["gradient-descent", "momentum", "adam"])
+def test_jax_compiles_a_step_once(optimizer: str) -> None:
+    problem = replace(problem_of(optimizer, n=11), learning_rate=1.25e-4)  # a rate that no other test has
+    trainer: Any = available(registry.find("jax")).prepare(problem)
+    for _ in range(3):
+        trainer.step()
+    assert trainer._compiled.step._cache_size() == 1
