@@ -309,6 +309,7 @@ def _variant_claims(data: Data) -> Iterator[Claimed]:
 def _adaptive_claims(data: Data) -> Iterator[Claimed]:
     methods = [name for name in ADAPTIVE if ("mini-batch", name) in data.cells]
     named = ", ".join(OPTIMIZERS[name] for name in methods)
+    subject = f"adaptive methods ({named}), each of them, reach" if len(methods) > 1 else f"{named} reaches"
     for by, what in zip(SIDES, ("fewer epochs", "less time"), strict=True):
         cells = {}
         for impl in data.impls:
@@ -325,7 +326,7 @@ def _adaptive_claims(data: Data) -> Iterator[Claimed]:
                 )
                 cells[impl] = Told(word_of(list(found.values())), evidence, why)
         statement = (
-            f"{data.subject}: adaptive methods ({named}), each of them, reach {data.level()} in {what} than plain gradient "
+            f"{data.subject}: {subject} {data.level()} in {what} than plain gradient "
             f"descent, all in mini-batches (b = {data.batch('mini-batch')}) and tuned alike"
         )
         yield Claimed(statement, "progress", cells, "progress-levels", SOURCE)
