@@ -101,7 +101,6 @@ def section(found: Found) -> Section:
         [_ratio_table(curves), _exponent_table(curves), _error_table(times)] if curves else [],
         _figures(found, curves) if curves else [],
         _claims(curves),
-        [f"{row['impl']}, {row['key']}: {row['reason']}" for row in found.failed],
     )
 
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backprop_files import SCHEMA_VERSION, UserError, write_json
 from bench import documents, machine, plan, process, snapshots
 from bench.cells import Setting
 from bench.experiments import PROFILES, Experiment, Settings, Task
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
+from bench.progress_bar import progress_bar
 from bench.store import locked
 from impls import registry
 from impls.names import nearest
@@ -119,7 +119,11 @@ def run(
         elif record.path.exists():
             raise UserError(f"{record.path}: was measured already; give --resume to finish it, or another --out")
     failed: list[dict[str, Any]] = []
-    with locked(out), _progress(console) as progress, tempfile.TemporaryDirectory(prefix="backprop-bench-") as scratch:
+    with (
+        locked(out),
+        progress_bar(console) as progress,
+        tempfile.TemporaryDirectory(prefix="backprop-bench-") as scratch,
+    ):
         total = sum(len(tasks) for _, tasks in planned)
         bar = progress.add_task("starting", total=total)
         cpus = process.pick_cpus(settings.threads)
@@ -222,13 +226,3 @@ def _setting_of(task: Task, settings: Settings) -> Setting:
     if device is None:
         raise WorkerFailed(f"{entry.name} has no device '{asked}'")
     return Setting(entry, device, settings.dtype, settings.threads)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-    )
-    return Progress(*columns, console=console, refresh_per_second=2, speed_estimate_period=120)
