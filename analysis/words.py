@@ -54,6 +54,12 @@ def factor(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.1f}×"
 
 
+def with_interval(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """1.03 [0.97, 1.09]; an estimate alone where its interval is not known."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]" if known else f"{value:{form}}"
+
+
 def markdown_cell(text: Any) -> str:
     """Text that cannot break out of a Markdown table or into HTML, and is no markup."""
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -17,7 +17,7 @@ from analysis.figures import COLOURS
 from analysis.hypotheses import declared
 from analysis.laws import LawFit, Parts
 from analysis.statistics import Interval, t_quantile
-from analysis.words import percent, seconds
+from analysis.words import percent, seconds, with_interval
 
 #: A law predicts unseen batch sizes if nine in ten lie within this; it does not if half of them lie outside.
 WITHIN = 0.1
@@ -154,7 +154,7 @@ def _stochastic(one: Series) -> Told:
     ratio = _ratio(one)
     if not np.isfinite(ratio.low):
         return Told("inconclusive", f"{ratio.value:.2f}, one pass", "One pass has no interval: no verdict rests on it.")
-    told = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    told = with_interval(ratio.value, ratio.low, ratio.high)
     low, high = 1 / (1 + EQUAL), 1 + EQUAL
     if low <= ratio.low and ratio.high <= high:
         return Told("supported", told, f"An epoch of single examples takes {told} times n steps of one example.")

@@ -109,9 +109,7 @@ def run(
 
     Raises UserError for bad settings or a directory in use, and KeyboardInterrupt with every finished task on disk.
     """
-    check(settings)
-    process.check_threads(settings.threads)
-    planned = [(experiment, experiment.tasks(settings)) for experiment in experiments]
+    planned = plan_of(experiments, settings)
     records = [Record(out, experiment, settings) for experiment in experiments]
     for record in records:
         if resume:
@@ -141,8 +139,15 @@ def run(
     return failed
 
 
-def check(settings: Settings) -> None:
+def plan_of(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[Experiment, list[Task]]]:
+    """Every experiment's tasks.  Raises UserError for anything that can be known to be wrong before it is measured."""
+    _check(settings)
+    return [(experiment, experiment.tasks(settings)) for experiment in experiments]
+
+
+def _check(settings: Settings) -> None:
     """Raise UserError for implementations that cannot run here, an unknown profile or dtype, an absent device."""
+    process.check_threads(settings.threads)
     plan.check_device(settings.device)
     if settings.profile not in PROFILES:
         raise UserError(nearest("profile", settings.profile, PROFILES))
