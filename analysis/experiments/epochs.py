@@ -146,7 +146,7 @@ def _law_claim(every: Sequence[Series]) -> Claimed:
 
 def _stochastic_claim(every: Sequence[Series]) -> Claimed:
     cells = {one.name: _stochastic(one) for one in every}
-    statement = "with b = 1 every example needs a forward pass, a backward pass and an update: n whole steps"
+    statement = "with b = 1 an epoch costs as much as n whole steps: forward, backward and update for every example"
     return Claimed(statement, "an epoch of single examples over n steps of one example", cells, "epochs-cost")
 
 
@@ -159,11 +159,10 @@ def _stochastic(one: Series) -> Told:
     if low <= ratio.low and ratio.high <= high:
         return Told("supported", told, f"An epoch of single examples takes {told} times n steps of one example.")
     if ratio.high < low or ratio.low > high:
-        less = "less" if ratio.high < low else "more"
-        loop = "; each example still goes through all phases, but in one compiled loop" if ratio.high < low else ""
-        return Told(
-            "refuted", told, f"An epoch of single examples takes {told} times n steps: {less} than they do{loop}."
-        )
+        less = "less: each example goes through all phases, but not by a call of its own"
+        more = "more: beside its step, each example is picked and handed over"
+        by = less if ratio.high < low else more
+        return Told("refuted", told, f"An epoch of single examples takes {told} times as long as n steps, {by}.")
     return Told("inconclusive", told, f"{told} reaches beyond ±{percent(EQUAL)} about 1.")
 
 

@@ -230,8 +230,8 @@ def ratio_told(ratio: Interval) -> str:
 
 
 def two_digits(value: float) -> str:
-    """190, 0.085: no powers of ten where none are needed."""
-    return f"{float(f'{value:.2g}'):,g}"
+    """190, 0.085."""
+    return words.significant(value, 2)
 
 
 def compared(first: Mapping[int, Run], second: Mapping[int, Run], level: float, by: By) -> Compared:
