@@ -36,7 +36,7 @@ WORKLOAD = Workload(
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
         {"n": 2048, "width": 384},
-        {"n": 1024, "width": 512, "hidden": 2},
+        {"n": 512, "width": 512, "hidden": 2},
         {"n": 1024, "hidden": 4},
     ),
     variables=variables,
