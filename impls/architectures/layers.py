@@ -501,25 +501,28 @@ class Counts:
         return Counts(**{name: mine[name] + theirs[name] for name in mine})
 
 
-def count(architecture: Architecture) -> Counts:
+def count(architecture: Architecture, frozen: bool = False) -> Counts:
     """Of one example.  Forward and backward, a weight's multiply-add is done three times, forward, for the input's gradient
-    and for the weight's; the second falls away below the first layer with parameters.  So is a product of activations.
+    and for the weight's; the second falls away below the first layer with parameters, and for a recurrence's first state.
+    So is a product of activations.  ``frozen``: its weights want no gradient, and its input does.
     """
     found = Counts(0, 0, 0, 0, 0)
-    first = True
+    first = not frozen
     for layer, shape, _ in architecture.walk():
         weights, others = layer.multiply_adds(shape), layer.products_without_weights(shape)
-        products = 3 * (weights + others)
+        products = (2 if frozen else 3) * weights + 3 * others
         if first and layer.parameters(shape):
             products -= _input_gradient(layer, shape)
             first = False
+        if isinstance(layer, Recurrent):  # the state of zeros that it starts from needs no gradient
+            products -= GATES[layer.cell] * layer.units**2
         found += Counts(weights, others, layer.evaluations(shape), products, layer.calls(shape))
     return found
 
 
 def _input_gradient(layer: Layer, shape: Shape) -> int:
     """Multiply-adds that a layer's own input's gradient would take."""
-    if isinstance(layer, Recurrent):  # the states' gradients are needed all the same
+    if isinstance(layer, Recurrent):  # the later states' gradients are needed all the same
         return shape[0] * GATES[layer.cell] * layer.units * shape[1]
     if isinstance(layer, Attention):  # so are those of what comes out of the heads
         return 3 * shape[0] * shape[1] ** 2

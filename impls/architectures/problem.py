@@ -119,9 +119,7 @@ class Adversarial(Objective):
 
     def count(self) -> Counts:
         g, d = layers.count(self.generator), layers.count(self.discriminator)
-        through = 2 * (d.multiply_adds + d.without_weights)  # forward, and the gradient of its input alone
-        thrice = d + d + Counts(d.multiply_adds, d.without_weights, d.evaluations, through, d.calls)
-        return g + thrice
+        return g + d + d + layers.count(self.discriminator, frozen=True)
 
 
 @dataclass(frozen=True, eq=False)
