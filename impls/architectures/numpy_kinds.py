@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from impls.activations import INVERSE_SQRT_2PI
 from impls.architectures.layers import (
     EPSILON,
     GATES,
@@ -41,7 +42,7 @@ from impls.architectures.layers import (
 )
 from impls.interface import AnyArray
 from impls.numpy_fast import NumpyOperations
-from impls.straight_line import in_place
+from impls.straight_line import emit_normal_cdf, in_place
 
 Call = Callable[[], object]
 LAST, FIRST = "last", "first"
@@ -309,6 +310,8 @@ def _transposed(a: AnyArray | None) -> Any:
 
 def _activation(c: Chain, layer: Activation, theta: Theta, x: Node, shape: Shape, f: Emitter, b: Emitter) -> Node:
     """In place, unless z is needed later or others need it."""
+    if layer.name == "gelu":
+        return _gelu(c, x, shape, f, b)
     formula = in_place(layer.name)
     y = x if not (formula.keeps_z or x.shared) else c.node(shape, x.n, x.layout, x.d is not None)
     z, a = x.x.reshape(-1), y.x.reshape(-1)
@@ -321,6 +324,25 @@ def _activation(c: Chain, layer: Activation, theta: Theta, x: Node, shape: Shape
             b(np.copyto, x.d, y.d)
         # δ_z = δ_a ∘ f'(z)
         formula.slope(b, c.ops, z, a, x.d.reshape(-1), c.scratch(a), c.scratch(a, 1))
+    return y
+
+
+def _gelu(c: Chain, x: Node, shape: Shape, f: Emitter, b: Emitter) -> Node:
+    """z Φ(z), and δ ∘ (Φ(z) + z φ(z)): Φ is kept, for it costs more than all the rest."""
+    o, y = c.ops, c.node(shape, x.n, x.layout, x.d is not None)
+    z, a = x.x.reshape(-1), y.x.reshape(-1)
+    cdf = o.empty(len(z))
+    emit_normal_cdf(f, o, z, cdf)
+    f(np.multiply, z, cdf, a)
+    if x.d is not None and y.d is not None:
+        slope = c.scratch(z)
+        b(np.multiply, z, z, slope)
+        b(np.multiply, slope, o.constant(-0.5), slope)
+        b(np.exp, slope, slope)
+        b(np.multiply, slope, o.constant(INVERSE_SQRT_2PI), slope)
+        b(np.multiply, slope, z, slope)
+        b(np.add, slope, cdf, slope)
+        b(np.multiply, y.d.reshape(-1), slope, x.d.reshape(-1))
     return y
 
 
