@@ -13,7 +13,7 @@ import pytest
 
 from backprop_files import UserError
 from impls import registry
-from impls.architectures import conformance, numpy_kinds, reference
+from impls.architectures import conformance, numpy_chain, numpy_images, reference
 from impls.architectures.layers import (
     Activation,
     Architecture,
@@ -73,7 +73,7 @@ def test_libraries_agree_on_every_gradient(name: str) -> None:
 
 def _dropped(monkeypatch: pytest.MonkeyPatch, kind: str, unwanted: Callable[[partial[Any]], bool]) -> None:
     """Leave calls out of a kind's backward list."""
-    made = numpy_kinds.KINDS[getattr(numpy_kinds, kind)]
+    made = numpy_chain.KINDS[getattr(numpy_chain, kind)]
 
     def build(c: Any, layer: Layer, theta: Any, x: Any, shape: Shape, f: Any, b: Any) -> Any:
         node = made(c, layer, theta, x, shape, f, b)
@@ -82,7 +82,7 @@ def _dropped(monkeypatch: pytest.MonkeyPatch, kind: str, unwanted: Callable[[par
         b.calls[:] = kept
         return node
 
-    monkeypatch.setitem(numpy_kinds.KINDS, getattr(numpy_kinds, kind), build)
+    monkeypatch.setitem(numpy_chain.KINDS, getattr(numpy_chain, kind), build)
 
 
 def _subtracts_row_sums(call: partial[Any]) -> bool:
@@ -121,8 +121,8 @@ def test_a_missing_term_is_caught(
 
 
 def test_a_convolution_without_flip_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = numpy_kinds._add_patches
-    monkeypatch.setattr(numpy_kinds, "_add_patches", lambda c, patches, *rest: right(c, patches[:, ::-1, ::-1], *rest))
+    right = numpy_images._add_patches
+    monkeypatch.setattr(numpy_images, "_add_patches", lambda c, patches, *rest: right(c, patches[:, ::-1, ::-1], *rest))
     _caught("cnn")
 
 
