@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analysis.experiments.found import Found
 
 #: In the order of the report; the names of ``bench.experiments``.
-NAMES: tuple[str, ...] = ("epochs", "gradients", "approximation")
+NAMES: tuple[str, ...] = ("epochs", "gradients", "approximation", "minima")
 
 Word = Literal["supported", "refuted", "inconclusive"]
 

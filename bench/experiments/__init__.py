@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.experiments.workbench import Workbench
 
 #: In the order of the report.
-NAMES: tuple[str, ...] = ("epochs", "gradients", "approximation")
+NAMES: tuple[str, ...] = ("epochs", "gradients", "approximation", "minima")
 PROFILES = ("smoke", "quick", "full")
 #: Measured alike unless others are named.
 IMPLS = ("numpy", "torch", "jax")

@@ -1,0 +1,378 @@
+"""Do large networks rarely stick?  Many restarts of networks of about ten to a hundred thousand weights on the same rows.
+
+Two data sets, each the same for every size.  XOR, four rows, is where small networks are known to stick (Rumelhart, Hinton
+& Williams 1986; Sprinkhuizen-Kuyper & Boers 1999).  Of the user's data the first few hundred rows are reduced to a few
+principal components: with 64 inputs even one hidden unit would have 85 weights.  Networks have one hidden layer, so that m
+grows with nothing but its width.
+
+Runs that end above the best are looked at further, in float64 and off the clock: where L-BFGS takes them from there, and
+for small networks what the Hessian says of the point it stops at.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from bench.experiments import Experiment, Row, Settings, Task
+from bench.experiments.training import DIVERGED, losses, trainer_of
+from bench.experiments.workbench import Workbench
+from impls import datasets, reference
+from impls.datasets import INPUT_SCALE, Dataset
+from impls.interface import AnyArray, Array, Network, Problem
+from impls.problem import initial_parameters
+
+XOR = "xor"
+ACTIVATIONS = ("tanh", "relu")
+#: Of the user's data: rows, and principal components of their inputs.
+ROWS, COMPONENTS = 300, 4
+#: A run is over at this loss: as no loss is below 0, it is not far above the best of any size.
+GOAL = 0.02
+#: Steps between two looks.
+CHUNK = 25
+#: Up to so many weights, what ends above the best is polished, and has a Hessian.
+SMALL = 300
+#: Polished are the best run of a task and those that end so far above it: half of what the analysis calls above.
+SUSPECT = 0.025
+#: How far the first step of L-BFGS goes: a whole unit, its usual one, could leap out of a basin.
+FIRST_STEP = 0.01
+#: Of central differences of gradients.
+STEP = 1e-6
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Restarts by hidden units for XOR and for the user's data: of the first implementation, and of each other one.
+
+    ``stages`` are learning rates of Adam on all rows at once, and steps at each; ``polish`` iterations of L-BFGS at most.
+    """
+
+    xor: Mapping[int, int]
+    rows: Mapping[int, int]
+    other_xor: Mapping[int, int]
+    other_rows: Mapping[int, int]
+    stages: tuple[tuple[float, int], ...]
+    polish: int
+
+
+def _each(units: Sequence[int], restarts: int) -> dict[int, int]:
+    return dict.fromkeys(units, restarts)
+
+
+#: 5 k + 2 weights of k units for XOR, 15 k + 10 for the digits: up to 100,000 of both.
+XOR_UNITS = (2, 3, 4, 6, 8, 16, 64, 1024, 20_000)
+UNITS = (1, 2, 4, 8, 16, 64, 256, 1024, 6666)
+#: Of 20 runs without one above the best, 16.8 % may end there; of 73, 5 %: so many has quick of the large ones together.
+PROFILES = {
+    "smoke": Profile(_each((2, 16), 4), _each((1, 4), 3), _each((2,), 2), _each((4,), 2), ((0.03, 100),), 50),
+    "quick": Profile(
+        _each(XOR_UNITS, 20),
+        _each((1, 2, 4, 8, 16, 64, 256), 20) | {1024: 10, 2000: 8},
+        _each((2, 4), 6) | _each((16, 1024, 20_000), 20),
+        _each((2, 8), 4) | {256: 6, 2000: 4},
+        ((0.03, 1500), (0.003, 500)),
+        500,
+    ),
+    "full": Profile(
+        _each(XOR_UNITS, 200),
+        _each((1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 256, 1024, 6666), 100),
+        _each(XOR_UNITS, 50),
+        _each(UNITS, 25),
+        ((0.03, 6000), (0.003, 2000)),
+        3000,
+    ),
+}
+#: Restarts of one task at most: what a resumed run does not do again.
+TOGETHER = 25
+
+
+def tasks(settings: Settings) -> list[Task]:
+    """A task for each implementation, data set, activation and size, and for so many restarts together."""
+    profile = PROFILES[settings.profile]
+    found = []
+    for impl in settings.impls:
+        first = impl == settings.impls[0]
+        plans = {
+            XOR: profile.xor if first else profile.other_xor,
+            settings.data: profile.rows if first else profile.other_rows,
+        }
+        for data, plan in plans.items():
+            for activation in ACTIVATIONS:
+                for units, restarts in plan.items():
+                    for start in range(0, restarts, TOGETHER):
+                        several = list(range(start, min(start + TOGETHER, restarts)))
+                        found.append(_task(impl, data, activation, units, several, profile))
+    return found
+
+
+def _task(impl: str, data: str, activation: str, units: int, restarts: list[int], profile: Profile) -> Task:
+    name = f"{impl} {Path(data).name} {activation} {units} from {restarts[0]}"
+    what = {"data": data, "activation": activation, "units": units, "restarts": restarts}
+    how = {"stages": [list(stage) for stage in profile.stages], "polish": profile.polish}
+    return Task(name, impl, what | how, timeout_s=1200.0)
+
+
+def measure(bench: Workbench, arguments: Mapping[str, Any]) -> list[Row]:
+    """A row for each restart: how its training went, where it ended, and what is there."""
+    data = rows_of(arguments["data"])
+    layers = (data.features, arguments["units"], data.outputs)
+    network = Network(layers, arguments["activation"], data.loss)
+    warm: set[float] = set()
+    runs = []
+    for restart in arguments["restarts"]:
+        rng = np.random.default_rng([bench.seed, restart, *layers, *network.activation.encode()])
+        problem = Problem(network, data.inputs, data.targets, initial_parameters(network, rng), 0.0, "adam")
+        runs.append(_run(bench, problem, arguments["stages"], restart, warm))
+    best = min((run.loss for run in runs if run.diverged_at is None), default=math.inf)
+    told = {"data": data.name, "layers": list(layers), "m": network.m, "n": data.n, "constant": constant_loss(data)}
+    return [told | run.row() | _looked_at(run, best, arguments["polish"]) for run in runs]
+
+
+def rows_of(name: str) -> Dataset:
+    """XOR at ±1, or the first rows of a data set, projected to their first principal components.
+
+    With X the centred inputs and X = U S Vᵀ, the components X V are scaled to standard deviation ½, each by itself: a fixed
+    linear map of the same rows.  Raises UserError for an unknown data set.
+    """
+    if name == XOR:
+        inputs = np.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)])
+        labels = np.array([0, 1, 1, 0])
+        return Dataset(XOR, inputs, np.eye(2)[labels], labels)
+    found = datasets.find(name)
+    part = found.take(np.arange(min(ROWS, found.n)))
+    centred = part.inputs - part.inputs.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    kept = min(COMPONENTS, int((s > 1e-9 * s[0]).sum()))
+    components = u[:, :kept] * s[:kept]  # X V = U S
+    return replace(part, inputs=INPUT_SCALE * components / components.std(axis=0))
+
+
+def constant_loss(data: Dataset) -> float:
+    """The least loss of an output that is the same for every row: entropy of the classes, or variance of the numbers."""
+    mean = data.targets.mean(axis=0)
+    if data.labels is None:
+        return float(((data.targets - mean) ** 2).mean())
+    shares = mean[mean > 0]
+    return float(-(shares * np.log(shares)).sum())
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One restart: where it is, and how it came there.  ``curve`` has (steps, seconds, loss) of some looks, its last too."""
+
+    problem: Problem
+    restart: int
+    parameters: list[Array]
+    loss: float
+    steps: int = 0
+    seconds: float = 0.0
+    reference_s: Mapping[str, float] = field(default_factory=dict)
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    diverged_at: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether no further step is worth it."""
+        return self.diverged_at is not None or self.loss <= GOAL
+
+    def row(self) -> Row:
+        """Plain data; what diverged has no numbers of its end."""
+        network, inputs = self.problem.network, self.problem.inputs
+        ended = self.diverged_at is None
+        gradient = reference.loss_and_gradients(self.problem, self.parameters)[1] if ended else []
+        return {
+            "restart": self.restart,
+            "loss": self.loss if ended else None,
+            "gradient": float(np.linalg.norm(flat(gradient))) if ended else None,
+            "dead_at_start": dead_units(network, self.problem.parameters, inputs),
+            "dead": dead_units(network, self.parameters, inputs) if ended else None,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "reference_s": dict(self.reference_s),
+            "curve": [list(point) for point in self.curve],
+            "diverged_at": self.diverged_at,
+        }
+
+
+def _run(
+    bench: Workbench, problem: Problem, stages: Sequence[tuple[float, int]], restart: int, warm: set[float]
+) -> Run:
+    """Train one restart, all its stages.  ``warm`` are the rates whose step has been compiled."""
+    run = Run(problem, restart, list(problem.parameters), losses(problem)(problem.parameters)["loss"])
+    limit = DIVERGED * max(run.loss, 1e-12)
+    for rate, steps in stages:
+        if run.over:
+            break
+        stage = replace(problem, parameters=tuple(run.parameters), learning_rate=rate)
+        if rate not in warm:
+            _train(bench, stage, Run(stage, restart, run.parameters, run.loss), CHUNK, limit)
+            warm.add(rate)
+        timed = bench.once(partial(_train, bench, stage, run, steps, limit), lambda: None)
+        run.reference_s = run.reference_s or timed["reference_s"]
+    return run
+
+
+def _train(bench: Workbench, stage: Problem, run: Run, steps: int, limit: float) -> None:
+    """Steps on all rows, until the run is over; only they are on its clock."""
+    trainer = trainer_of(bench, stage)
+    look = losses(stage)
+    order = np.tile(np.arange(stage.n), CHUNK)  # an epoch of so many whole batches is so many steps in one call
+    for chunk in range(steps // CHUNK):
+        begun = time.perf_counter()
+        trainer.epoch(order, stage.n)
+        trainer.synchronize()
+        run.seconds += time.perf_counter() - begun
+        run.steps += CHUNK
+        run.parameters = [np.asarray(p, np.float64) for p in trainer.parameters()]
+        run.loss = look(run.parameters)["loss"]
+        if not run.loss <= limit:  # NaN too
+            run.diverged_at = run.steps - CHUNK + _steps_to(bench, stage, chunk, limit)
+            return
+        looks = run.steps // CHUNK
+        if run.loss <= GOAL or chunk + 1 == steps // CHUNK or looks & (looks - 1) == 0:  # 1, 2, 4, … looks
+            run.curve.append((run.steps, run.seconds, run.loss))
+        if run.loss <= GOAL:
+            return
+
+
+def _steps_to(bench: Workbench, stage: Problem, chunks: int, limit: float) -> int:
+    """Which step after so many chunks went beyond the limit: these once more, and then step by step."""
+    trainer = trainer_of(bench, stage)
+    look, rows = losses(stage), np.arange(stage.n)
+    for _ in range(chunks):
+        trainer.epoch(np.tile(rows, CHUNK), stage.n)
+    for step in range(1, CHUNK):
+        trainer.epoch(rows, stage.n)
+        if not look(trainer.parameters())["loss"] <= limit:
+            return step
+    return CHUNK
+
+
+# --- where it ended -------------------------------------------------------------------------------------------------
+
+
+def dead_units(network: Network, parameters: Sequence[AnyArray], inputs: Array) -> int:
+    """Hidden units of the first layer that are 0 on every row: no gradient comes through them.  None but relus are."""
+    if network.activation != "relu":
+        return 0
+    return int((_first_sums(parameters, inputs) <= 0).all(axis=0).sum())
+
+
+def _first_sums(parameters: Sequence[AnyArray], inputs: Array) -> Array:
+    z: Array = inputs @ np.asarray(parameters[0], np.float64) + parameters[1]
+    return z
+
+
+def _looked_at(run: Run, best: float, iterations: int) -> Row:
+    """What L-BFGS makes of a suspect, and the Hessian there; None where it was not looked at."""
+    keys = ("polished", "polished_gradient", "kink", "least_eigenvalue", "largest_eigenvalue")
+    small = run.problem.network.m <= SMALL
+    if run.over or not small or best < run.loss <= best + SUSPECT:
+        return dict.fromkeys(keys)
+    point = polish(run.problem, run.parameters, iterations)
+    kink = at_kink(run.problem, point.parameters)
+    ends = (None, None) if kink else extreme_eigenvalues(run.problem, point.parameters)
+    return dict(zip(keys, (point.loss, point.gradient, kink, *ends), strict=True))
+
+
+class Point(NamedTuple):
+    """Parameters, their loss, and the 2-norm of its gradient."""
+
+    parameters: list[Array]
+    loss: float
+    gradient: float
+
+
+def polish(problem: Problem, parameters: Sequence[Array], iterations: int = 1000) -> Point:
+    """Down from ``parameters`` by L-BFGS on the float64 reference, until the gradient is all but 0.
+
+    Where a relu bends no gradient need vanish at a minimum; the line search then finds no way on.
+    """
+    start = flat(parameters)
+
+    def loss_of(y: Array) -> tuple[float, Array]:
+        # θ = θ0 + s y: the first step of L-BFGS-B has length 1 in y
+        value, gradients = reference.loss_and_gradients(problem, shaped(problem.network, start + FIRST_STEP * y))
+        return value, FIRST_STEP * flat(gradients)
+
+    y, _, _ = optimize.fmin_l_bfgs_b(
+        loss_of,
+        np.zeros(len(start)),
+        m=20,
+        factr=1.0,
+        pgtol=1e-6 * FIRST_STEP,
+        maxfun=2 * iterations,
+        maxiter=iterations,
+    )
+    end = shaped(problem.network, start + FIRST_STEP * y)
+    value, gradients = reference.loss_and_gradients(problem, end)
+    return Point(end, value, float(np.linalg.norm(flat(gradients))))
+
+
+def at_kink(problem: Problem, parameters: Sequence[Array]) -> bool:
+    """Whether a difference of one parameter by ``STEP`` may take a relu across its kink, where no Hessian is."""
+    if problem.network.activation != "relu":
+        return False
+    # z = x W + b moves by STEP |x_i| or STEP
+    reach = STEP * max(1.0, float(np.abs(problem.inputs).max()))
+    return bool(np.abs(_first_sums(parameters, problem.inputs)).min() <= reach)
+
+
+def extreme_eigenvalues(problem: Problem, parameters: Sequence[Array]) -> tuple[float, float]:
+    """The Hessian's smallest and largest eigenvalue."""
+    values = np.linalg.eigvalsh(hessian(problem, parameters))
+    return float(values[0]), float(values[-1])
+
+
+def hessian(problem: Problem, parameters: Sequence[Array]) -> Array:
+    """The loss's second derivatives (m, m): H_ij ≈ (g_j(θ + h e_i) - g_j(θ - h e_i)) / 2h, made symmetric."""
+    theta = flat(parameters)
+    rows = []
+    for i in range(len(theta)):
+        move = np.zeros_like(theta)
+        move[i] = STEP
+        above, below = (
+            flat(reference.loss_and_gradients(problem, shaped(problem.network, theta + sign * move))[1])
+            for sign in (1, -1)
+        )
+        rows.append((above - below) / (2 * STEP))
+    found = np.array(rows)
+    symmetric: Array = (found + found.T) / 2
+    return symmetric
+
+
+def flat(arrays: Sequence[AnyArray]) -> NDArray[np.float64]:
+    """All entries, one after the other."""
+    return np.concatenate([np.ravel(a) for a in arrays]).astype(np.float64)
+
+
+def shaped(network: Network, theta: Array) -> list[Array]:
+    """A flat vector as ``Problem.parameters`` are."""
+    found, start = [], 0
+    for fan_in, fan_out in network.shapes:
+        middle, end = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
+        found += [theta[start:middle].reshape(fan_in, fan_out), theta[middle:end]]
+        start = end
+    return found
+
+
+EXPERIMENT = Experiment(
+    "minima",
+    "large networks rarely stick in local minima",
+    "many restarts of networks of about 10 to 100,000 weights on the same rows: how many end above the best, and at what",
+    tasks,
+    measure,
+    uses_data=True,
+)
