@@ -153,7 +153,7 @@ def test_stages_and_seeds_go_through_the_points_in_orders_of_their_own(monkeypat
 
     monkeypatch.setattr(Schedule, "order", lambda *asked: np.array(kept(*asked)))
     bench.measure(workbench(), arguments(functions=["sine"], points=64, batch=16))
-    assert len(set(seen)) == len(seen) == 2 * 10
+    assert len(set(seen)) == 2 * 10  # warming up may ask for some of them once more
 
 
 def test_training_rows() -> None:

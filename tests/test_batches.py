@@ -103,7 +103,7 @@ def test_numpy_allocates_only_the_shuffled_rows() -> None:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("optimizer", ["gradient-descent", "adam"])
+@pytest.mark.parametrize("optimizer", ["gradient-descent", "momentum", "adam"])
 def test_the_second_epoch_compiles_nothing(optimizer: str) -> None:
     problem = replace(problem_of(optimizer, n=8), learning_rate=1.25e-4)  # compiled functions are shared: none has this
     trainer: Any = available(registry.find("jax")).prepare(problem)

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from analysis.experiments.found import Found
 
 #: In the order of the report; the names of ``bench.experiments``.
-NAMES: tuple[str, ...] = ("epochs", "gradients", "approximation", "minima")
+NAMES: tuple[str, ...] = ("epochs", "progress", "gradients", "approximation", "minima")
 
 Word = Literal["supported", "refuted", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns; ``numbers`` are the columns that read best flush right."""
+    """Text in rows and columns; ``numbers`` are the columns that read best flush right.  A ``folded`` one is long: pages
+    show its caption, and the rest when asked to.
+    """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -464,7 +464,7 @@ def _all_ways(found: Found, curves: Curves) -> Figure:
         for name in there
     ]
     handles.append(Line2D([], [], color="#666666", linestyle=":", label="m times the loss"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(figure.axes)))
     return figure
 
 

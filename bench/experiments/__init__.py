@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.experiments.workbench import Workbench
 
 #: In the order of the report.
-NAMES: tuple[str, ...] = ("epochs", "gradients", "approximation", "minima")
+NAMES: tuple[str, ...] = ("epochs", "progress", "gradients", "approximation", "minima")
 PROFILES = ("smoke", "quick", "full")
 #: Measured alike unless others are named.
 IMPLS = ("numpy", "torch", "jax")
@@ -48,6 +48,10 @@ class Task:
 
     ``key`` names it within the experiment.  Tasks of one implementation with the same ``pass_number`` share a process, so
     what is to show how processes differ repeats a task under several numbers.  ``arguments`` are plain JSON.
+
+    ``needs`` are keys of earlier tasks: ``measure`` finds their rows among its arguments, as ``found``, and nothing is
+    measured where one of them failed.  ``device`` is for a task that is no part of what is compared: it runs there
+    whatever device the user asked for.
     """
 
     key: str
@@ -55,6 +59,8 @@ class Task:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     pass_number: int = 1
     timeout_s: float = 300.0
+    needs: tuple[str, ...] = ()
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from bench.process import CellFailed, WorkerFailed, WorkerProcess
 from bench.store import locked
 from impls import registry
 from impls.names import nearest
-from impls.registry import Entry
 
 #: Told the task that begins, and then that it is done.
 Watch = Callable[[Task, bool], None]
@@ -68,6 +67,13 @@ class Record:
     def finished(self) -> set[str]:
         """Keys of the tasks that are done."""
         return {str(task["key"]) for task in self.document["tasks"]}
+
+    def rows_of(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of tasks that are done.  Raises CellFailed for one that is not."""
+        done = {str(task["key"]): task["rows"] for task in self.document["tasks"]}
+        if missing := [key for key in keys if key not in done]:
+            raise CellFailed("error", f"needs '{missing[0]}', which was not measured")
+        return [row for key in keys for row in done[key]]
 
     def keep(self, task: Task, rows: Sequence[dict[str, Any]], wall_s: float) -> None:
         """Put one finished task on disk."""
@@ -158,7 +164,7 @@ class _Runner:
 
     def run(self, tasks: Sequence[Task]) -> None:
         """Tasks of one process together, processes in the order of their first tasks."""
-        first: dict[tuple[int, str], int] = {}
+        first: dict[tuple[int, str, str], int] = {}
         for i, task in enumerate(tasks):
             first.setdefault(_process_of(task), i)
         ordered = sorted(tasks, key=lambda task: first[_process_of(task)])
@@ -172,8 +178,8 @@ class _Runner:
                 self.watch(task, False)
                 start = time.monotonic()
                 try:
+                    request = {"op": "experiment", "name": self.experiment.name, "arguments": self._arguments(task)}
                     worker = worker or self._started(task)
-                    request = {"op": "experiment", "name": self.experiment.name, "arguments": dict(task.arguments)}
                     answer = worker.ask(request, task.timeout_s)
                     if answer["quiet_level"] is not None:
                         self._levels[task.impl] = answer["quiet_level"]
@@ -190,8 +196,12 @@ class _Runner:
             if worker:
                 worker.stop()
 
+    def _arguments(self, task: Task) -> dict[str, Any]:
+        found = {"found": self.record.rows_of(task.needs)} if task.needs else {}
+        return {**task.arguments, **found}
+
     def _started(self, task: Task) -> WorkerProcess:
-        entry = _device_of(registry.find(task.impl), self.settings)
+        entry = _setting_of(task, self.settings)
         log = self.scratch / f"{self.experiment.name}-{task.impl.replace('/', '_')}-{task.pass_number}.log"
         worker = WorkerProcess(entry, self.cpus, self.scratch / "compiled", log)
         try:
@@ -202,14 +212,15 @@ class _Runner:
         return worker
 
 
-def _process_of(task: Task) -> tuple[int, str]:
-    return task.pass_number, task.impl
+def _process_of(task: Task) -> tuple[int, str, str]:
+    return task.pass_number, task.impl, task.device
 
 
-def _device_of(entry: Entry, settings: Settings) -> Setting:
-    device = plan.device_of(entry, settings.device)
+def _setting_of(task: Task, settings: Settings) -> Setting:
+    entry, asked = registry.find(task.impl), task.device or settings.device
+    device = plan.device_of(entry, asked)
     if device is None:
-        raise WorkerFailed(f"{entry.name} has no device '{settings.device}'")
+        raise WorkerFailed(f"{entry.name} has no device '{asked}'")
     return Setting(entry, device, settings.dtype, settings.threads)
 
 

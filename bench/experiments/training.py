@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,17 +30,42 @@ Look = Callable[[Sequence[AnyArray]], Mapping[str, float]]
 class Schedule:
     """How a problem is gone through: examples in a batch, epochs at most, the seed of their orders, when to look.
 
-    ``looks`` are epochs after which it is looked at (0 is the start); none: after every one.
+    An epoch is handed over in ``pieces``, whole batches each, so that it can be looked at within; at most as many as there
+    are whole batches.  ``looks`` are the pieces after which it is looked at, counted from the start (0 is the start); none:
+    after every one.  With one piece, the usual, they count epochs.
     """
 
     batch: int
     epochs: int
     seed: int = 0
     looks: tuple[int, ...] = ()
+    pieces: int = 1
 
     def order(self, n: int, epoch: int) -> NDArray[np.intp]:
         """The order of the examples in an epoch: the same in every library."""
         return np.random.default_rng([self.seed, n, epoch]).permutation(n)
+
+    def stretches(self) -> Iterator[tuple[int, int]]:
+        """Pieces done before and after each stretch between two looks."""
+        last = self.epochs * self.pieces
+        ends = sorted({look for look in self.looks if 0 < look < last} | {last}) if self.looks else range(1, last + 1)
+        yield from pairwise([0, *ends])
+
+    def rows(self, n: int, before: int, after: int) -> Iterator[NDArray[np.intp]]:
+        """The examples of each piece of a stretch, in order; an epoch's last piece takes what is left."""
+        size = self._steps_in_piece(n) * self.batch
+        for piece in range(before, after):
+            epoch, i = divmod(piece, self.pieces)
+            order = self.order(n, epoch + 1)
+            yield order[i * size : (i + 1) * size if i < self.pieces - 1 else n]
+
+    def steps(self, n: int, pieces: int) -> int:
+        """Steps taken in so many pieces."""
+        epochs, rest = divmod(pieces, self.pieces)
+        return epochs * -(-n // self.batch) + rest * self._steps_in_piece(n)
+
+    def _steps_in_piece(self, n: int) -> int:
+        return max(1, n // self.batch // self.pieces)
 
 
 def trainer_of(bench: Workbench, problem: Problem) -> Trains:
@@ -77,45 +103,51 @@ def check_batch(batch: int, n: int) -> None:
         raise UserError(f"batch size {batch}: give 1 to {n}, the number of training examples")
 
 
+@np.errstate(all="ignore")  # a run that diverges may overflow on its way
 def train(
     bench: Workbench, problem: Problem, schedule: Schedule, look: Look, enough: Callable[[Mapping[str, float]], bool]
 ) -> list[dict[str, Any]]:
     """Train until ``enough`` says so of a look, or the epochs are done.
 
     Returns a row for each look: ``epoch``, ``steps``, ``seconds`` since the start (training alone: looks are not timed), the
-    kernels' ``reference_s`` beside the epochs since the last look, and what was seen.  A run that diverges ends with a row
+    kernels' ``reference_s`` around what came since the last look, and what was seen.  A run that diverges ends with a row
     whose ``diverged_at`` is the step after which parameters or loss were no longer finite, or the loss beyond ``DIVERGED``
     times the start's; its other numbers are None where they are no numbers.
     """
     check_batch(schedule.batch, problem.n)
     trainer = trainer_of(bench, problem)
-    warm_up(bench, problem, schedule.batch)
+    warm_up(bench, problem, schedule.batch, schedule.pieces)
     rows = [_row(0, schedule, problem.n, 0.0, look(trainer.parameters()), {})]
     limit = DIVERGED * max(rows[0]["loss"], 1e-12)
-    spent, beside = 0.0, []
-    for epoch in range(1, schedule.epochs + 1):
-        order = schedule.order(problem.n, epoch)
-        timed = bench.once(partial(trainer.epoch, order, schedule.batch), trainer.synchronize)
+    spent = 0.0
+    for before, after in schedule.stretches():
+        pieces = list(schedule.rows(problem.n, before, after))
+        timed = bench.once(partial(_go_through, trainer, pieces, schedule.batch), trainer.synchronize)
         spent += timed["seconds"]
-        beside.append(timed["reference_s"])
-        if schedule.looks and epoch not in schedule.looks and epoch != schedule.epochs:
-            continue
         seen = look(trainer.parameters())
-        rows.append(_row(epoch, schedule, problem.n, spent, seen, _mean(beside)))
-        beside = []
+        rows.append(_row(after, schedule, problem.n, spent, seen, timed["reference_s"]))
         if not seen["loss"] <= limit:  # NaN too
-            rows[-1]["diverged_at"] = _step_of_divergence(bench, problem, schedule, epoch, look, limit)
+            rows[-1]["diverged_at"] = _step_of_divergence(bench, problem, schedule, (before, after), look, limit)
             break
         if enough(seen):
             break
     return rows
 
 
-def warm_up(bench: Workbench, problem: Problem, batch: int) -> None:
-    """An epoch on another instance: what compiles has compiled by then, which is no epoch's cost."""
+def warm_up(bench: Workbench, problem: Problem, batch: int, pieces: int = 1) -> None:
+    """The first and the last piece of an epoch on another instance, for the others are like the first: what compiles has
+    compiled by then, which is no epoch's cost.
+    """
     other = trainer_of(bench, problem)
-    other.epoch(np.arange(problem.n), batch)
+    epoch = Schedule(batch, 1, pieces=pieces)
+    for piece in {0, pieces - 1}:
+        _go_through(other, epoch.rows(problem.n, piece, piece + 1), batch)
     other.synchronize()
+
+
+def _go_through(trainer: Trains, pieces: Iterable[NDArray[np.intp]], batch: int) -> None:
+    for rows in pieces:
+        trainer.epoch(rows, batch)
 
 
 def losses(problem: Problem) -> Look:
@@ -135,13 +167,12 @@ def _float64(parameters: Sequence[AnyArray]) -> list[Array]:
 
 
 def _row(
-    epoch: int, schedule: Schedule, n: int, spent: float, seen: Mapping[str, float], beside: Mapping[str, float]
+    pieces: int, schedule: Schedule, n: int, spent: float, seen: Mapping[str, float], beside: Mapping[str, float]
 ) -> dict[str, Any]:
     finite = {key: value if math.isfinite(value) else None for key, value in seen.items()}
-    steps = epoch * -(-n // schedule.batch)
     return {
-        "epoch": epoch,
-        "steps": steps,
+        "epoch": pieces / schedule.pieces if schedule.pieces > 1 else pieces,
+        "steps": schedule.steps(n, pieces),
         "seconds": spent,
         "reference_s": dict(beside),
         "diverged_at": None,
@@ -149,29 +180,18 @@ def _row(
     }
 
 
-def _mean(beside: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([times[name] for times in beside])) for name in beside[0]}
-
-
 def _step_of_divergence(
-    bench: Workbench, problem: Problem, schedule: Schedule, last: int, look: Look, limit: float
+    bench: Workbench, problem: Problem, schedule: Schedule, stretch: tuple[int, int], look: Look, limit: float
 ) -> int:
-    """The run once more, its last looked-at stretch step by step: the number of the step that did it."""
-    before = max((epoch for epoch in schedule.looks if epoch < last), default=0) if schedule.looks else last - 1
+    """The run once more, its last stretch step by step: the number of the step that did it."""
+    before, after = stretch
     trainer = trainer_of(bench, problem)
-    for epoch in range(1, before + 1):
-        trainer.epoch(schedule.order(problem.n, epoch), schedule.batch)
-    step = before * -(-problem.n // schedule.batch)
-    for rows in _batches(problem.n, schedule, before + 1, last):
-        trainer.epoch(rows, schedule.batch)
-        step += 1
-        if not look(trainer.parameters())["loss"] <= limit:
-            return step
+    _go_through(trainer, schedule.rows(problem.n, 0, before), schedule.batch)
+    step = schedule.steps(problem.n, before)
+    for piece in schedule.rows(problem.n, before, after):
+        for start in range(0, len(piece), schedule.batch):
+            trainer.epoch(piece[start : start + schedule.batch], schedule.batch)
+            step += 1
+            if not look(trainer.parameters())["loss"] <= limit:
+                return step
     return step
-
-
-def _batches(n: int, schedule: Schedule, first: int, last: int) -> Iterator[NDArray[np.intp]]:
-    for epoch in range(first, last + 1):
-        order = schedule.order(n, epoch)
-        for start in range(0, n, schedule.batch):
-            yield order[start : start + schedule.batch]
