@@ -207,7 +207,7 @@ def falls(runs: pd.DataFrame) -> Told:
         return Told("inconclusive", "no trend", f"There is no trend to see: {which} above the best.")
     told = f"{_points(found.value)} [{_points(found.low)}, {_points(found.high)}] points per tenfold m"
     word = _word(found.high < 0, found.low > 0)
-    return Told(word, told, f"The share changes by {told}. {' '.join(_peaks(runs))}")
+    return Told(word, told, f"The share changes by {told}, over m = {_sizes(runs)}. {' '.join(_peaks(runs))}")
 
 
 def _peaks(runs: pd.DataFrame) -> list[str]:
