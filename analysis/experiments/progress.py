@@ -476,15 +476,16 @@ class Agreement:
 
 
 def agreement(data: Data, variant: str, optimizer: str) -> Agreement:
-    """Of every two libraries' runs with equal seeds: |L - L'| / L at the looks that both have."""
+    """Of every two libraries' runs with equal seeds: |L - L'| / max(L, L') at the looks where both have a loss."""
     first, whole = [0.0], [0.0]
     for one, other in combinations([data.of(impl, variant, optimizer) for impl in data.impls], 2):
         for seed in one.keys() & other.keys():
             a, b = one[seed], other[seed]
             common = min(len(a.loss), len(b.loss))
-            apart = np.abs(a.loss[:common] - b.loss[:common]) / np.maximum(np.abs(a.loss[:common]), 1e-12)
-            whole.append(float(np.max(apart)))
-            first.append(float(np.max(apart[a.steps[:common] <= FIRST_STEPS])))
+            larger = np.maximum(a.loss[:common], b.loss[:common])
+            apart = np.abs(a.loss[:common] - b.loss[:common]) / np.maximum(larger, 1e-12)
+            whole.append(float(np.nanmax(apart)))
+            first.append(float(np.nanmax(apart[a.steps[:common] <= FIRST_STEPS])))
     return Agreement(max(first), max(whole))
 
 
