@@ -2,7 +2,7 @@
 
 "Stuck" is three things, told apart.  A run may end above the best that was *found* of its size; that alone says nothing of
 minima.  Where its gradient is not small, its training was not over.  Only where the gradient is all but 0 and the Hessian
-has no direction down is it called a minimum.
+has no direction down is it called a minimum, which it is to second order.
 """
 
 from __future__ import annotations
@@ -240,7 +240,8 @@ def _differ(one: tuple[int, int], other: tuple[int, int], among: int) -> bool:
 def _are_minima(runs: pd.DataFrame, impls: Sequence[str]) -> list[Claimed]:
     return [
         Claimed(
-            f"where small networks end above the best they are at local minima, for the most part ({_named(data)})",
+            f"where small networks end above the best they are at local minima (to second order), for the most part "
+            f"({_named(data)})",
             "L-BFGS from there, and the Hessian",
             {impl: are_minima(of) for impl, of in _by_impl(runs[runs["polished"].notna()], data, impls)},
             "minima-kinds",
@@ -284,7 +285,10 @@ def _by_impl(runs: pd.DataFrame, data: str, impls: Sequence[str]) -> Iterable[tu
 
 def _lead(first: pd.DataFrame) -> str:
     told = [text for data in _datas(first) for text in _lead_of(first[first["data"] == data], _named(data))]
-    return " ".join(told) + " “Above the best” is above the best found at that size; only a Hessian tells minima."
+    return (
+        " ".join(told)
+        + " “Above the best” is above the best found at that size; minima are told by the Hessian, to second order."
+    )
 
 
 def _lead_of(runs: pd.DataFrame, name: str) -> list[str]:
@@ -335,8 +339,9 @@ def _paragraphs(runs: pd.DataFrame, first: pd.DataFrame) -> list[str]:
         f"less than {ABOVE} above the best so found. “{FALLING.capitalize()}”: their gradient still exceeds {GRADIENT:g} then. "
         f"“{KINK.capitalize()}”: a relu bends there, no Hessian can say whether it is a minimum, and its gradient need not be 0 "
         f"if it is. Else the Hessian, by central differences of gradients, has an eigenvalue below -{CURVATURE:g} (saddle) or "
-        "none (minimum, to second order: flat directions are allowed, and with cross entropy some lead to infinity). L-BFGS may "
-        "step over a ridge: what it brings down, gradient descent alone need not. Of larger networks only the gradient is known.",
+        "none (minimum, to second order: flat directions are allowed, with cross entropy some lead to infinity, and a saddle of "
+        "higher order looks the same). L-BFGS may stall at a kink, or step over a ridge: what it brings down, gradient descent "
+        "alone need not. Of larger networks only the gradient is known.",
         "What bounds this: one hidden layer, two data sets, one optimizer, one way to draw the start, few rows that large "
         "networks can learn by heart. Fewer restarts find a less good best, and so fewer runs above it; sizes with large "
         "networks have fewer.",

@@ -1,9 +1,9 @@
 """Do large networks rarely stick?  Many restarts of networks of about ten to a hundred thousand weights on the same rows.
 
 Two data sets, each the same for every size.  XOR, four rows, is where small networks are known to stick (Rumelhart, Hinton
-& Williams 1986; Sprinkhuizen-Kuyper & Boers 1999).  Of the user's data the first few hundred rows are reduced to a few
-principal components: with 64 inputs even one hidden unit would have 85 weights.  Networks have one hidden layer, so that m
-grows with nothing but its width.
+& Williams 1986; Sprinkhuizen-Kuyper & Boers 1998, 1999; docs/experiments.md).  Of the user's data the first few hundred
+rows are reduced to a few principal components: with 64 inputs even one hidden unit would have 85 weights.  Networks have
+one hidden layer, so that m grows with nothing but its width.
 
 Runs that end above the best are looked at further, in float64 and off the clock: where L-BFGS takes them from there, and
 for small networks what the Hessian says of the point it stops at.
