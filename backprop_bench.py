@@ -111,7 +111,7 @@ def run(
     further = _experiments(experiments)
     asked = _asked_of_experiments(settings)
     if further:
-        experimenter.check(asked)
+        experimenter.plan_of(further, asked)
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
     directory = out or runner.default_out(settings)
@@ -131,7 +131,7 @@ def _experiments(names: str) -> list[Experiment]:
     """The experiments of these names, ``all`` for all.  Raises UserError for an unknown one."""
     from bench import experiments
 
-    wanted = experiments.NAMES if names == "all" else _names(names)
+    wanted = [known for name in _names(names) for known in (experiments.NAMES if name == "all" else (name,))]
     return [experiments.find(name) for name in dict.fromkeys(wanted)]
 
 

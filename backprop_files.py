@@ -23,6 +23,10 @@ SCHEMA_VERSION = 1
 #: The optimizer that trains unless another is named; names of cells leave it out.
 USUAL_OPTIMIZER = "gradient-descent"
 
+#: Experiments beside the sweeps, in the order of the report; each is a file in ``bench.experiments`` and one in
+#: ``analysis.experiments``.
+EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima")
+
 #: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
 CELL_KEYS = (
     "schema_version",

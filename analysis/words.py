@@ -54,6 +54,17 @@ def factor(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.1f}×"
 
 
+def significant(value: float, digits: int) -> str:
+    """190, 0.085, 2,230: no powers of ten where none are needed."""
+    return f"{float(f'{value:.{digits}g}'):,g}"
+
+
+def with_interval(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """1.03 [0.97, 1.09]; an estimate alone where its interval is not known."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]" if known else f"{value:{form}}"
+
+
 def markdown_cell(text: Any) -> str:
     """Text that cannot break out of a Markdown table or into HTML, and is no markup."""
     plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -175,6 +175,7 @@ def _check_data(data: str) -> None:
 
 
 def check_device(device: str) -> None:
+    """Raise UserError for a device that no implementation knows, or that is absent here."""
     known = list(dict.fromkeys(name for entry in registry.ENTRIES for name in entry.devices))
     kind, _, index = device.partition(":")
     if kind not in known or (index and not index.isdigit()):

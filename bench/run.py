@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
+from rich.progress import Progress
 
 from backprop_files import UserError, write_json
 from bench import plan
 from bench.plan import Job, Settings
 from bench.plugin import SWEEP_FILE, Sweep, sweep_of
 from bench.process import check_threads
+from bench.progress_bar import progress_bar
 from bench.store import locked
 
 INTERRUPTED, SOME_FAILED = 130, 3
@@ -48,18 +48,6 @@ class Watcher:
         self.progress.update(self.task, description=what)
 
 
-class TimeLeft(ProgressColumn):
-    """Time left: at the pace so far, never more than the budget has."""
-
-    def render(self, task: Task) -> Text:
-        """Minutes and seconds."""
-        left = task.time_remaining
-        budget_s = task.fields.get("budget_s")
-        if budget_s is not None and task.elapsed is not None:
-            left = min(left if left is not None else budget_s, max(0.0, budget_s - task.elapsed))
-        return Text("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left", style="cyan")
-
-
 def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
     """Measure into ``out``; returns the exit code (0, 3 where cells failed, 130 when interrupted).
 
@@ -68,7 +56,7 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
     planned = plan.make(settings)
     check_threads(settings.threads)
     _claim(settings, out, resume)
-    with locked(out), _progress(console) as progress:
+    with locked(out), progress_bar(console) as progress:
         watcher = Watcher(progress, planned.budget_s)
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -129,16 +117,6 @@ def _claim(settings: Settings, out: Path, resume: bool) -> None:
     if any(out.glob("data/**/*.json")):
         raise UserError(f"{out}: holds a run already; give --resume to finish it, or another --out")
     write_json(record, asked)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeLeft(),
-        TextColumn("[dim]{task.description}"),
-    )
-    return Progress(*columns, console=console, refresh_per_second=2, speed_estimate_period=60)
 
 
 def default_out(settings: Settings) -> Path:

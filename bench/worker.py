@@ -237,13 +237,10 @@ class Worker:
 
     def _check_optimizer(self, name: str) -> None:
         """What is kept from step to step shows only after several."""
-        from impls import conformance, optimizers
-        from impls.interface import Network
-        from impls.problem import make_problem
+        from impls import conformance
 
-        network = Network((5, 7, 6, 4), (self.entry.activations or ("tanh",))[0], self.entry.losses[0])
-        rate = conformance.BOLD * optimizers.find(name).learning_rate
-        problem = make_problem(network, 9, self.seed, learning_rate=rate, optimizer=name)
+        activation = (self.entry.activations or ("tanh",))[0]
+        problem = conformance.bold_problem(name, activation, self.entry.losses[0], self.seed)
         conformance.check_steps(self._prepare(problem), conformance.Expected.of(problem, self.dtype))
 
     def _check_synchronize(self, problem: Any) -> None:

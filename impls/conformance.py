@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from impls import optimizers, reference
 from impls.derivatives import flat
-from impls.interface import AnyArray, Array, Backprop, Problem, Trains
+from impls.interface import AnyArray, Array, Backprop, Network, Problem, Trains
+from impls.problem import make_problem
 
 #: Largest relative norm of the difference to the float64 reference.
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
@@ -22,6 +23,12 @@ BOLD = 1000.0
 #: Where moves do not shrink with gradients, a gradient may be off by this share of the tolerance times its array's root
 #: mean square: most of those that are so near zero are rounding, and so is then their whole move.
 NEAR_ZERO = 0.1
+
+
+def bold_problem(optimizer: str, activation: str, loss: str, seed: int) -> Problem:
+    """A small problem at a learning rate so bold that several steps hide nothing in rounding."""
+    rate = BOLD * optimizers.find(optimizer).learning_rate
+    return make_problem(Network((5, 7, 6, 4), activation, loss), 9, seed, learning_rate=rate, optimizer=optimizer)
 
 
 class Mismatch(Exception):

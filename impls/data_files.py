@@ -15,6 +15,7 @@ import numpy as np
 
 from backprop_files import UserError
 from impls.interface import AnyArray, Array
+from impls.names import counted
 
 SUFFIXES = (".csv", ".npz")
 #: Whole-number targets of a CSV file with more distinct values than this are numbers to predict, not classes.
@@ -124,7 +125,7 @@ def _row_by_row(path: Path, text: str, names: list[str]) -> Array:
     table = []
     for line, row in rows if names else chain([(first_line, first)], rows):
         if len(row) != len(first):
-            told = f"has {_counted(len(row), 'cell')}, line {first_line} has {len(first)}; give every row as many"
+            told = f"has {counted(len(row), 'cell')}, line {first_line} has {len(first)}; give every row as many"
             raise UserError(f"{path}, line {line}: {told}")
         table.append([_finite(path, line, number, cell, names) for number, cell in enumerate(row, 1)])
     return np.array(table)
@@ -238,7 +239,3 @@ def _refuse(path: Path, name: str, numbers: Array) -> NoReturn:
     value = numbers[(row, *column)]
     what = "missing value nan; fill it in" if np.isnan(value) else f"{value:g} is not finite; give a number"
     raise UserError(f"{path}: {where}: {what}, or leave the row out")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from backprop_files import UserError
 from impls import data_files
 from impls.interface import AnyArray, Array
-from impls.names import nearest
+from impls.names import counted, nearest
 
 #: Standard deviation of the inputs; keeps pre-activations of order 1/2.
 INPUT_SCALE = 0.5
@@ -64,7 +64,7 @@ class Dataset:
     def told(self) -> str:
         """Its shape in words: ``data 'digits' have 64 features and 10 classes``."""
         what = "output" if self.labels is None else "class"
-        return f"data '{self.name}' have {_counted(self.features, 'feature')} and {_counted(self.outputs, what)}"
+        return f"data '{self.name}' have {counted(self.features, 'feature')} and {counted(self.outputs, what)}"
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Dataset:
         """These rows of it."""
@@ -111,7 +111,7 @@ def split(dataset: Dataset, seed: int) -> Parts:
     UserError for fewer than 5 rows.
     """
     if dataset.n < len(DEAL):
-        told = f"data '{dataset.name}' have {_counted(dataset.n, 'row')}"
+        told = f"data '{dataset.name}' have {counted(dataset.n, 'row')}"
         raise UserError(f"{told}: give {len(DEAL)} or more, to train, validate and test")
     order = np.random.default_rng(seed).permutation(dataset.n)
     # class by class, so that dealing in turn gives each class its shares
@@ -159,11 +159,6 @@ def _standardised(columns: Array) -> Array:
     deviation = centred.std(axis=0)
     scaled: Array = centred / np.where(deviation > 0, deviation, 1.0)
     return scaled
-
-
-def _counted(count: int, what: str) -> str:
-    plural = {"class": "classes"}.get(what, f"{what}s")
-    return f"{count:,} {what if count == 1 else plural}"
 
 
 # --- bundled with scikit-learn --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One line for a name nobody knows."""
+"""Words of messages: a name nobody knows, and counts."""
 
 from __future__ import annotations
 
@@ -12,3 +12,9 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"unknown {kind} '{name}': {hint}known: {', '.join(names)}"
+
+
+def counted(count: int, what: str) -> str:
+    """``1 class``, ``1,797 rows``."""
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{count:,} {what if count == 1 else plural}"

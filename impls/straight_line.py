@@ -430,7 +430,7 @@ class Lines:
                 self.f.slope(x, o, z, below[:units], block.d[layer - 1], s, t)
 
     def step(self) -> None:
-        """All phases, block by block, and the update."""
+        """All four phases, block by block."""
         for call in self._program:
             call()
 
@@ -458,7 +458,6 @@ class StraightLine(Lines):
         self.hold(*self._rows())
         self._held: tuple[Tensor, Tensor] | None = None  # what epochs draw from, made with the first
         self._batches: dict[int, Lines] = {}  # by their examples
-        self._last_batch: Lines | None = None  # of an epoch, unless a step came after it
 
     def _rows(self) -> tuple[Tensor, Tensor]:
         return rows_of(self.problem, self.ops)
@@ -481,11 +480,6 @@ class StraightLine(Lines):
         """What the optimizer does to θ."""
         self.theta.update()
 
-    def step(self) -> None:
-        """All four, block by block."""
-        super().step()
-        self._last_batch = None
-
     def epoch(self, order: AnyArray, batch: int) -> None:
         """Rows are gathered once; then each batch is copied to where the lines of its size use it."""
         self._held = self._held or self._rows()
@@ -494,7 +488,6 @@ class StraightLine(Lines):
             lines = self._lines_of(min(batch, len(order) - start))
             lines.hold(examples[start : start + batch], targets[start : start + batch])
             lines.step()
-        self._last_batch = lines
 
     def _lines_of(self, size: int) -> Lines:
         if size not in self._batches:
@@ -508,10 +501,6 @@ class StraightLine(Lines):
     def gradients(self) -> list[AnyArray]:
         """As ``parameters``."""
         return split(self.ops, self.G)
-
-    def loss_value(self) -> float:
-        """The loss last computed."""
-        return self._last_batch.loss_value() if self._last_batch else super().loss_value()
 
 
 def rows_of(problem: Problem, ops: Operations) -> tuple[Tensor, Tensor]:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+from backprop_files import EXPERIMENTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from analysis.experiments.found import Found
 
-#: In the order of the report; the names of ``bench.experiments``.
-NAMES: tuple[str, ...] = ("epochs", "progress", "gradients", "approximation", "minima")
+NAMES: tuple[str, ...] = EXPERIMENTS
 
 Word = Literal["supported", "refuted", "inconclusive"]
 
@@ -78,10 +79,10 @@ class Section:
     tables: Sequence[Table] = ()
     figures: Sequence[Drawn] = ()
     claims: Sequence[Claimed] = ()
-    failed: Sequence[str] = field(default_factory=tuple)
+    failed: Sequence[str] = ()  # tasks that did, with the reason; ``section`` fills it in
 
 
 def section(found: Found) -> Section:
     """The section of one experiment's file."""
     made: Section = importlib.import_module(f"analysis.experiments.{found.name}").section(found)
-    return made
+    return replace(made, failed=[f"{row['impl']}, {row['key']}: {row['reason']}" for row in found.failed])

@@ -269,7 +269,7 @@ def _interval(interval: Interval) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−") if abs(value) < 100 else f"{value:.3g}".replace("-", "−")
+    return f"{value:.2f}".replace("-", "−") if abs(value) < 100 else words.significant(value, 3).replace("-", "−")
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from analysis.figures import COLOURS
 from analysis.hypotheses import declared
 from analysis.laws import LawFit, Parts
 from analysis.statistics import Interval, t_quantile
-from analysis.words import percent, seconds
+from analysis.words import percent, seconds, with_interval
 
 #: A law predicts unseen batch sizes if nine in ten lie within this; it does not if half of them lie outside.
 WITHIN = 0.1
@@ -146,7 +146,7 @@ def _law_claim(every: Sequence[Series]) -> Claimed:
 
 def _stochastic_claim(every: Sequence[Series]) -> Claimed:
     cells = {one.name: _stochastic(one) for one in every}
-    statement = "with b = 1 every example needs a forward pass, a backward pass and an update: n whole steps"
+    statement = "with b = 1 an epoch costs as much as n whole steps: forward, backward and update for every example"
     return Claimed(statement, "an epoch of single examples over n steps of one example", cells, "epochs-cost")
 
 
@@ -154,16 +154,15 @@ def _stochastic(one: Series) -> Told:
     ratio = _ratio(one)
     if not np.isfinite(ratio.low):
         return Told("inconclusive", f"{ratio.value:.2f}, one pass", "One pass has no interval: no verdict rests on it.")
-    told = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    told = with_interval(ratio.value, ratio.low, ratio.high)
     low, high = 1 / (1 + EQUAL), 1 + EQUAL
     if low <= ratio.low and ratio.high <= high:
         return Told("supported", told, f"An epoch of single examples takes {told} times n steps of one example.")
     if ratio.high < low or ratio.low > high:
-        less = "less" if ratio.high < low else "more"
-        loop = "; each example still goes through all phases, but in one compiled loop" if ratio.high < low else ""
-        return Told(
-            "refuted", told, f"An epoch of single examples takes {told} times n steps: {less} than they do{loop}."
-        )
+        less = "less: each example goes through all phases, but not by a call of its own"
+        more = "more: beside its step, each example is picked and handed over"
+        by = less if ratio.high < low else more
+        return Told("refuted", told, f"An epoch of single examples takes {told} times as long as n steps, {by}.")
     return Told("inconclusive", told, f"{told} reaches beyond ±{percent(EQUAL)} about 1.")
 
 

@@ -74,7 +74,7 @@ class Curve:
     def told(self, i: int) -> str:
         """Ratio and interval at a size."""
         found = self.estimates[i].interval().exp()
-        return _interval(found.value, found.low, found.high, ".2f" if found.value < 10 else ".3g")
+        return words.with_interval(found.value, found.low, found.high, ".2f" if found.value < 10 else ".3g")
 
     def ratio(self, i: int) -> float:
         """At a size."""
@@ -101,7 +101,6 @@ def section(found: Found) -> Section:
         [_ratio_table(curves), _exponent_table(curves), _error_table(times)] if curves else [],
         _figures(found, curves) if curves else [],
         _claims(curves),
-        [f"{row['impl']}, {row['key']}: {row['reason']}" for row in found.failed],
     )
 
 
@@ -262,18 +261,12 @@ def _grows(curve: Curve) -> Told:
 # --- words and tables -----------------------------------------------------------------------------------------------
 
 
-def _interval(value: float, low: float, high: float, form: str) -> str:
-    """An estimate with its interval; alone where there is none."""
-    known = np.isfinite(low) and np.isfinite(high)
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]" if known else f"{value:{form}}"
-
-
 def _exponent(found: Exponent, more: int = 0) -> str:
     """An exponent with its interval, ``more`` added to it."""
     if found.value is None:
         return "–"
     ends = [np.nan if end is None else end + more for end in (found.ci_low, found.ci_high)]
-    return _interval(found.value + more, ends[0], ends[1], ".2f")
+    return words.with_interval(found.value + more, ends[0], ends[1], ".2f")
 
 
 def _lead(times: pd.DataFrame, curves: Curves) -> str:

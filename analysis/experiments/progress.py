@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -229,8 +230,8 @@ def ratio_told(ratio: Interval) -> str:
 
 
 def two_digits(value: float) -> str:
-    """190, 0.085: no powers of ten where none are needed."""
-    return f"{float(f'{value:.2g}'):,g}"
+    """190, 0.085."""
+    return words.significant(value, 2)
 
 
 def compared(first: Mapping[int, Run], second: Mapping[int, Run], level: float, by: By) -> Compared:
@@ -443,7 +444,7 @@ def grids(found: Found) -> dict[tuple[str, str, str], list[Row]]:
     cells: dict[tuple[str, str, str], list[Row]] = {}
     for row in found.rows:
         if row["tuning"]:
-            cells.setdefault((str(row["data"]), str(row["variant"]), str(row["optimizer"])), []).append(row)
+            cells.setdefault((Path(str(row["data"])).name, str(row["variant"]), str(row["optimizer"])), []).append(row)
     return cells
 
 
@@ -666,10 +667,9 @@ def _level_panel(axes: Axes, found: Found, data: Data, variant: str, names: Sequ
 def section(found: Found) -> Section:
     """What the report has of this experiment."""
     sets = data_of(found)
-    failed = [f"{row['impl']}, {row['key']}: {row['reason']}" for row in found.failed]
     title = "What a step buys: batch, mini-batch, stochastic and adaptive descent"
     if not sets:
-        return Section(found.name, title, "Nothing was measured to the end.", failed=failed)
+        return Section(found.name, title, "Nothing was measured to the end.")
     return Section(
         found.name,
         title,
@@ -678,7 +678,6 @@ def section(found: Found) -> Section:
         tables_of(found, sets),
         figures_of(found, sets),
         [claim for data in sets for claim in claims_of(data)],
-        failed,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import matplotlib as mpl
 
 from analysis import words
 from analysis.experiments import Section, found, section
+from analysis.experiments.found import Found
 from analysis.figures import STYLE
 from analysis.pictures import Picture, picture
 from backprop_files import SCHEMA_VERSION, write_json, write_whole
@@ -18,14 +19,16 @@ from backprop_files import SCHEMA_VERSION, write_json, write_whole
 
 @dataclass(frozen=True)
 class ToldSection:
-    """A section with its figures drawn, and what failed of its experiment."""
+    """A section with its figures drawn, and what it was made from."""
 
     section: Section
     pictures: Sequence[Picture]
-    failed: Sequence[Mapping[str, Any]]
-    settings: str
-    measured_at: str
-    machine: Mapping[str, Any]
+    found: Found
+
+    @property
+    def settings(self) -> str:
+        """In words; of a data file its name alone, without the folders of this machine."""
+        return ", ".join(f"{key} {_plain(key, value)}" for key, value in self.found.settings.items())
 
 
 def write(paths: Sequence[Path], out: Path) -> list[ToldSection]:
@@ -42,11 +45,12 @@ def write(paths: Sequence[Path], out: Path) -> list[ToldSection]:
 def _told(one: found.Found, out: Path) -> ToldSection:
     made = section(one)
     pictures = [picture(d.figure, d.key, d.title, d.caption, out / "figures") for d in made.figures]
-    settings = ", ".join(f"{key} {_plain(value)}" for key, value in one.settings.items())
-    return ToldSection(made, pictures, one.failed, settings, one.measured_at, one.machine)
+    return ToldSection(made, pictures, one)
 
 
-def _plain(value: Any) -> str:
+def _plain(key: str, value: Any) -> str:
+    if key == "data":
+        return Path(str(value)).name
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -57,7 +61,7 @@ def document(told: Sequence[ToldSection]) -> dict[str, Any]:
         "experiments": [
             {
                 "experiment": one.section.name,
-                "measured_at": one.measured_at,
+                "measured_at": one.found.measured_at,
                 "lead": one.section.lead,
                 "claims": [
                     {
@@ -72,7 +76,7 @@ def document(told: Sequence[ToldSection]) -> dict[str, Any]:
                     {"caption": table.caption, "header": list(table.header), "rows": [list(row) for row in table.rows]}
                     for table in one.section.tables
                 ],
-                "failed": [dict(row) for row in one.failed],
+                "failed": [dict(row) for row in one.found.failed],
             }
             for one in told
         ],
@@ -102,7 +106,7 @@ def write_page(told: Sequence[ToldSection], out: Path) -> Path:
         "claims": rows,
         "claimed_of": list(dict.fromkeys(name for row in rows for name in row["cells"])),
         "experiments": told,
-        "machine": words.machine_rows(told[0].machine),
+        "machine": words.machine_rows(told[0].found.machine),
     }
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("experiments_page.md").render(context))

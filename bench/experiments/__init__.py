@@ -1,6 +1,6 @@
 """Experiments beside the sweeps: each puts one more of the article's claims to the test.
 
-A new experiment is one file here, one of the same name in ``analysis.experiments``, and one name in ``NAMES``.  The file
+A new experiment is one file here, one of the same name in ``analysis.experiments``, and its name in ``backprop_files``.  The file
 here has an ``EXPERIMENT``: what it asks, which tasks that takes, and how one task is measured, in a process of its own
 kind (``bench.worker``: pinned, threads set before a library is imported).  Tasks are small, know their arguments as
 plain data, and answer rows of plain data, which are on disk before the next task begins.  The file there reads these
@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from backprop_files import UserError
+from backprop_files import EXPERIMENTS, UserError
 from impls.names import nearest
 
 if TYPE_CHECKING:
     from bench.experiments.workbench import Workbench
 
-#: In the order of the report.
-NAMES: tuple[str, ...] = ("epochs", "progress", "gradients", "approximation", "minima")
+NAMES: tuple[str, ...] = EXPERIMENTS
 PROFILES = ("smoke", "quick", "full")
 #: Measured alike unless others are named.
 IMPLS = ("numpy", "torch", "jax")

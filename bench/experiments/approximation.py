@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.experiments import Experiment, Row, Settings, Task
-from bench.experiments.training import Schedule, losses, train
+from bench.experiments.training import Schedule, float64, losses, train
 from bench.experiments.workbench import Workbench
 from impls import activations, counts, reference
 from impls.interface import AnyArray, Array, Network, Problem
@@ -318,7 +318,7 @@ def trained(bench: Workbench, problem: Problem, epochs: Sequence[int], batch: in
     loss = losses(replace(problem, inputs=problem.inputs[coarse], targets=problem.targets[coarse]))
 
     def look(parameters: Sequence[AnyArray]) -> dict[str, float]:
-        last[:] = [np.asarray(p, np.float64) for p in parameters]
+        last[:] = float64(parameters)
         return {"loss": float(np.maximum(loss(last)["loss"], LEAST_LOSS))}
 
     steps, spent, beside = 0, 0.0, []

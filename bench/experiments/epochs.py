@@ -65,19 +65,25 @@ def tasks(settings: Settings) -> list[Task]:
 def measure(bench: Workbench, arguments: Mapping[str, Any]) -> list[Row]:
     """A row for each batch size, in shuffled order; then one of a step of a single example, and one of the update alone."""
     network = Network(tuple(arguments["layers"]), arguments["activation"])
-    n, seconds = arguments["n"], arguments["seconds"]
+    n = arguments["n"]
     rng = Random(str(arguments["shuffle"]))
     sizes = list(batches(n, arguments["every"]).items())
     rows = [_epoch(bench, network, arguments, n, batch, seen) for batch, seen in rng.sample(sizes, len(sizes))]
     rows.append(_epoch(bench, network, arguments, 4 * n, 64, False))  # another n, never fitted either
-    for what, examples in (("step", 1), ("update", n)):
-        problem = make_problem(network, examples, bench.seed, optimizer=arguments["optimizer"])
-        instance = bench.prepare(problem)
+    alone = {"step": 1, "update": n}
+    return rows + [
+        _alone(bench, network, arguments, what, n) for what, n in alone.items() if what in bench.entry.phases
+    ]
+
+
+def _alone(bench: Workbench, network: Network, arguments: Mapping[str, Any], what: str, n: int) -> Row:
+    """A step or an update as a call of its own, by a problem of so many examples."""
+    instance = bench.prepare(make_problem(network, n, bench.seed, optimizer=arguments["optimizer"]))
+    if what == "update":  # it needs gradients
         for phase in (instance.forward, instance.loss, instance.backward):
-            phase()  # an update needs gradients
-        timed = bench.time(getattr(instance, what), instance.synchronize, seconds)
-        rows.append({"what": what, **_sizes(network, examples), "batch": examples, "seen": False, **rounds_row(timed)})
-    return rows
+            phase()
+    timed = bench.time(getattr(instance, what), instance.synchronize, arguments["seconds"])
+    return {"what": what, **_sizes(network, n), "batch": n, "seen": False, **rounds_row(timed)}
 
 
 def _epoch(bench: Workbench, network: Network, arguments: Mapping[str, Any], n: int, batch: int, seen: bool) -> Row:

@@ -22,7 +22,7 @@ import numpy as np
 
 from backprop_files import UserError
 from bench.experiments import Experiment, Row, Settings, Task
-from bench.experiments.training import Look, Schedule, check_batch, losses, train, trainer_of, warm_up
+from bench.experiments.training import Look, Schedule, check_batch, float64, losses, train, trainer_of, warm_up
 from bench.experiments.workbench import Workbench, rounds_row
 from impls import datasets, optimizers, reference
 from impls.datasets import Dataset, Parts
@@ -258,7 +258,7 @@ def progress(parts: Parts) -> Look:
     value = LOSSES[network.loss].value
 
     def look(parameters: Sequence[AnyArray]) -> dict[str, float]:
-        theta = [np.asarray(p, np.float64) for p in parameters]
+        theta = float64(parameters)
         trained, tested = (reference.outputs(network, theta, part.inputs) for part in (parts.train, parts.test))
         return {
             "loss": float(value(reference.XP, trained, parts.train.targets)),

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backprop_files import SCHEMA_VERSION, UserError, write_json
 from bench import documents, machine, plan, process, snapshots
 from bench.cells import Setting
 from bench.experiments import PROFILES, Experiment, Settings, Task
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
+from bench.progress_bar import progress_bar
 from bench.store import locked
 from impls import registry
 from impls.names import nearest
@@ -109,9 +109,7 @@ def run(
 
     Raises UserError for bad settings or a directory in use, and KeyboardInterrupt with every finished task on disk.
     """
-    check(settings)
-    process.check_threads(settings.threads)
-    planned = [(experiment, experiment.tasks(settings)) for experiment in experiments]
+    planned = plan_of(experiments, settings)
     records = [Record(out, experiment, settings) for experiment in experiments]
     for record in records:
         if resume:
@@ -119,7 +117,11 @@ def run(
         elif record.path.exists():
             raise UserError(f"{record.path}: was measured already; give --resume to finish it, or another --out")
     failed: list[dict[str, Any]] = []
-    with locked(out), _progress(console) as progress, tempfile.TemporaryDirectory(prefix="backprop-bench-") as scratch:
+    with (
+        locked(out),
+        progress_bar(console) as progress,
+        tempfile.TemporaryDirectory(prefix="backprop-bench-") as scratch,
+    ):
         total = sum(len(tasks) for _, tasks in planned)
         bar = progress.add_task("starting", total=total)
         cpus = process.pick_cpus(settings.threads)
@@ -137,8 +139,15 @@ def run(
     return failed
 
 
-def check(settings: Settings) -> None:
+def plan_of(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[Experiment, list[Task]]]:
+    """Every experiment's tasks.  Raises UserError for anything that can be known to be wrong before it is measured."""
+    _check(settings)
+    return [(experiment, experiment.tasks(settings)) for experiment in experiments]
+
+
+def _check(settings: Settings) -> None:
     """Raise UserError for implementations that cannot run here, an unknown profile or dtype, an absent device."""
+    process.check_threads(settings.threads)
     plan.check_device(settings.device)
     if settings.profile not in PROFILES:
         raise UserError(nearest("profile", settings.profile, PROFILES))
@@ -222,13 +231,3 @@ def _setting_of(task: Task, settings: Settings) -> Setting:
     if device is None:
         raise WorkerFailed(f"{entry.name} has no device '{asked}'")
     return Setting(entry, device, settings.dtype, settings.threads)
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-    )
-    return Progress(*columns, console=console, refresh_per_second=2, speed_estimate_period=120)

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from backprop_files import UserError
 from bench.experiments.workbench import Workbench
-from impls import conformance, optimizers, reference
-from impls.interface import AnyArray, Array, Network, Problem, Trains
-from impls.losses import LOSSES
-from impls.problem import make_problem
+from impls import conformance, reference
+from impls.interface import AnyArray, Array, Problem, Trains
 
 #: A loss that is so many times that of the start, or no number, has diverged.
 DIVERGED = 100.0
@@ -91,9 +89,7 @@ def _trainer(bench: Workbench, problem: Problem) -> Trains:
 
 
 def _check_epochs(bench: Workbench, activation: str, loss: str, optimizer: str) -> None:
-    rate = conformance.BOLD * optimizers.find(optimizer).learning_rate
-    network = Network((5, 7, 6, 4), activation, loss)
-    problem = make_problem(network, 9, bench.seed, learning_rate=rate, optimizer=optimizer)
+    problem = conformance.bold_problem(optimizer, activation, loss, bench.seed)
     conformance.check_epochs(_trainer(bench, problem), conformance.Expected.of(problem, bench.dtype))
 
 
@@ -152,17 +148,16 @@ def _go_through(trainer: Trains, pieces: Iterable[NDArray[np.intp]], batch: int)
 
 def losses(problem: Problem) -> Look:
     """The loss over a problem's examples by the float64 reference, as ``loss``."""
-    value = LOSSES[problem.network.loss].value
 
     def look(parameters: Sequence[AnyArray]) -> dict[str, float]:
         with np.errstate(all="ignore"):  # parameters that diverged may give anything
-            y = reference.outputs(problem.network, _float64(parameters), problem.inputs)
-            return {"loss": float(value(reference.XP, y, problem.targets))}
+            return {"loss": reference.loss(problem, float64(parameters))}
 
     return look
 
 
-def _float64(parameters: Sequence[AnyArray]) -> list[Array]:
+def float64(parameters: Sequence[AnyArray]) -> list[Array]:
+    """Parameters as the reference computes with them."""
     return [np.asarray(p, np.float64) for p in parameters]
 
 

@@ -13,7 +13,7 @@ from bench.timing import Loop, Rounds
 from impls.interface import Backprop, Problem
 from impls.registry import Entry
 
-#: The least so many rounds are timed of a call, however few of them are quiet.
+#: A call is timed for so long where nothing else is asked for.
 SECONDS = 0.1
 
 
