@@ -1,8 +1,8 @@
 """Do large networks rarely stick?  How far restarts end above the best of their size, at what, and how that goes with m.
 
-"Stuck" is three things, told apart.  A run may end above the best that was *found* of its size; that alone says nothing of
-minima.  Where its gradient is not small, its training was not over.  Only where the gradient is all but 0 and the Hessian
-has no direction down is it called a minimum, which it is to second order.
+"Stuck" is three things, told apart.  A run may end above the best that was *found* of its size or a smaller one; that alone
+says nothing of minima.  Where its gradient is not small, it is unfinished.  Only where the gradient is all but 0 and the
+Hessian has no direction down is it called a minimum, which it is to second order.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ GRADIENT, CURVATURE = 1e-4, 1e-4
 LARGE, RARELY = 1_000, 0.05
 
 MINIMUM, KINK, SADDLE, CRITICAL = "at a minimum", "at a kink", "at a saddle", "small gradient"
-FALLING, LATER, DIVERGED = "still falling", "on the way to the best", "diverged"
+UNFINISHED, LATER, DIVERGED = "unfinished", "on the way to the best", "diverged"
 #: At what runs end above the best, as far as was looked.
 KINDS = {
     MINIMUM: "#0072B2",
     KINK: "#56B4E9",
     SADDLE: "#CC79A7",
     CRITICAL: "#009E73",
-    FALLING: "#E69F00",
+    UNFINISHED: "#E69F00",
     LATER: "#999999",
     DIVERGED: "#000000",
 }
@@ -61,7 +61,7 @@ def section(found: Found) -> Section:
     """What was found of sticking."""
     runs = runs_of(found)
     if not len(runs):
-        return Section(found.name, TITLE, "Nothing was measured.", failed=_failed(found))
+        return Section(found.name, TITLE, "Nothing was measured.")
     first = runs[runs["impl"] == found.impls[0]]
     return Section(
         found.name,
@@ -71,33 +71,29 @@ def section(found: Found) -> Section:
         [_spread_table(first), _kinds_table(first), *_libraries_table(runs, found.impls)],
         [_losses_figure(found, runs), _share_figure(runs, found.impls), _kinds_figure(first), _time_figure(first)],
         [claim for claims in (_rarely, _falls, _are_minima) for claim in claims(runs, found.impls)],
-        _failed(found),
     )
 
 
 TITLE = "Do large networks rarely stick?"
 
 
-def _failed(found: Found) -> list[str]:
-    return [f"{row['impl']}, {row['key']}: {row['reason']}" for row in found.failed]
-
-
 # --- what became of each run ----------------------------------------------------------------------------------------
 
 
 def runs_of(found: Found) -> pd.DataFrame:
-    """A row a run.  ``best`` is that of its size, of all libraries; ``above`` and ``missing`` say whether it ends above it by
-    either measure, ``kind`` at what if so; ``step_s`` is a step's normalised time.  A diverged run is above any best.
+    """A row a run.  ``best`` is what runs of its size or a smaller one reached, in any library; ``above`` and ``missing`` say
+    whether it ends above that by either measure, ``kind`` at what if so.  ``above_all`` is beside the best of any size and
+    activation.  ``step_s`` is a step's normalised time.  A diverged run is above any best.
     """
     runs = found.frame
     if not len(runs):
         return runs
     numbers = ["loss", "gradient", "polished", "polished_gradient", "least_eigenvalue", "largest_eigenvalue", "dead"]
     runs = runs.assign(**{name: runs[name].astype(float) for name in numbers})
-    runs["best"] = runs.groupby(SIZE)["loss"].transform("min")
-    lowest = runs[["loss", "polished"]].min(axis=1)
-    runs["best_polished"] = lowest.groupby([runs[name] for name in SIZE]).transform("min")
+    runs["best"] = best(runs, runs["loss"])
+    runs["best_polished"] = best(runs, runs[["loss", "polished"]].min(axis=1))
     runs["above"] = ~(runs["loss"] <= runs["best"] + ABOVE)  # NaN too
+    runs["above_all"] = ~(runs["loss"] <= runs.groupby("data")["loss"].transform("min") + ABOVE)
     gained = (runs["constant"] - runs["best"]).clip(lower=0)
     runs["missing"] = ~(runs["loss"] <= runs["best"] + MISSING * gained)
     runs["kind"] = [kind(row) if row["above"] else "" for row in runs.to_dict("records")]
@@ -105,18 +101,29 @@ def runs_of(found: Found) -> pd.DataFrame:
     return runs
 
 
+def best(runs: pd.DataFrame, losses: pd.Series) -> np.ndarray:
+    """For each run the least loss of its size and all smaller ones, of the same data and activation.
+
+    A larger network contains the smaller ones: its further units need but output weights of 0.  So what those reach is
+    there to be reached, and a size with few restarts is not flattered by its own best.
+    """
+    least = losses.groupby([runs[name] for name in SIZE]).min()  # sorted by m
+    nested = least.groupby(level=SIZE[:-1]).cummin()
+    return nested.reindex(pd.MultiIndex.from_frame(runs[SIZE])).to_numpy(float)
+
+
 def kind(run: Mapping[Any, Any]) -> str:
     """What a run that ended above the best ended at, as far as was looked: one of ``KINDS``."""
     if math.isnan(run["loss"]):
         return DIVERGED
-    if math.isnan(run["polished"]):  # too large for a Hessian, or not suspected by its task
-        return CRITICAL if run["gradient"] <= GRADIENT else FALLING
+    if math.isnan(run["polished"]):  # too large for a Hessian
+        return CRITICAL if run["gradient"] <= GRADIENT else UNFINISHED
     if run["polished"] <= run["best_polished"] + ABOVE:
         return LATER
     if run["kink"]:
         return KINK
     if run["polished_gradient"] > GRADIENT:
-        return FALLING
+        return UNFINISHED
     return SADDLE if run["least_eigenvalue"] < -CURVATURE else MINIMUM
 
 
@@ -179,7 +186,7 @@ def rarely(large: pd.DataFrame) -> Told:
     word = _word(found.high <= RARELY, found.low > RARELY)
     missing = int(large["missing"].sum())
     why = (
-        f"{hits} of {n} runs at {_sizes(large)} weights end more than {ABOVE} above the best of their size "
+        f"{hits} of {n} runs at {_sizes(large)} weights end more than {ABOVE} above the best "
         f"({missing} by the other measure, {percent(MISSING)} of what the best gained)."
     )
     if word == "inconclusive":
@@ -207,24 +214,25 @@ def falls(runs: pd.DataFrame) -> Told:
         return Told("inconclusive", "no trend", f"There is no trend to see: {which} above the best.")
     told = f"{_points(found.value)} [{_points(found.low)}, {_points(found.high)}] points per tenfold m"
     word = _word(found.high < 0, found.low > 0)
-    return Told(word, told, f"The share changes by {told}, over m = {_sizes(runs)}. {' '.join(_peaks(runs))}")
+    peaks = [_peak(of, runs.groupby(["activation", "m"]).ngroups) for _, of in runs.groupby("activation", sort=False)]
+    why = f"The share changes by {told}, over m = {_sizes(runs)}. {' '.join(why for _, why in peaks)}"
+    return Told(word, "; ".join([told, *(rise for rise, _ in peaks if rise)]), why)
 
 
-def _peaks(runs: pd.DataFrame) -> list[str]:
-    """By activation, where the share is largest, and whether that is clearly more than at the smallest size."""
-    found = []
-    for activation in runs["activation"].unique():
-        sizes = _tallies(runs[runs["activation"] == activation])
-        peak, least = max(sizes, key=lambda m: sizes[m][0] / sizes[m][1]), min(sizes)
-        if not sizes[peak][0]:
-            found.append(f"By {activation} it is 0 at every size.")
-            continue
-        told = f"By {activation} it is largest at m = {peak:,} ({_ratio(*sizes[peak])})"
-        if peak != least:
-            apart = "" if _differ(sizes[peak], sizes[least], len(sizes)) else ", too close to tell"
-            told += f", not at the smallest, m = {least:,} ({_ratio(*sizes[least])}{apart})"
-        found.append(told + ".")
-    return found
+def _peak(runs: pd.DataFrame, among: int) -> tuple[str, str]:
+    """Of one activation: that the share clearly rises before it falls, if so; and a sentence on where it is largest."""
+    activation, sizes = runs["activation"].iloc[0], _tallies(runs)
+    peak, least = max(sizes, key=lambda m: sizes[m][0] / sizes[m][1]), min(sizes)
+    if not sizes[peak][0]:
+        return "", f"By {activation} it is 0 at every size."
+    there = f"By {activation} it is largest at m = {peak:,} ({_ratio(*sizes[peak])})"
+    if peak == least:
+        return "", f"{there}."
+    clear = _differ(sizes[peak], sizes[least], among)
+    apart = "" if clear else ", too close to tell"
+    why = f"{there}, not at the smallest, m = {least:,} ({_ratio(*sizes[least])}{apart})."
+    rise = f"by {activation} it first rises, from {_ratio(*sizes[least])} at {least:,} to {_ratio(*sizes[peak])} at {peak:,}"
+    return rise if clear else "", why
 
 
 def _ratio(hits: int, n: int) -> str:
@@ -257,7 +265,7 @@ def are_minima(looked_at: pd.DataFrame) -> Told:
     n, minima = int(kinds.sum()), int(kinds.get(MINIMUM, 0))
     if not n:
         return Told("inconclusive", "none above the best", "No run that was looked at ended above the best.")
-    maybe = minima + sum(int(kinds.get(name, 0)) for name in (KINK, CRITICAL, FALLING))
+    maybe = minima + sum(int(kinds.get(name, 0)) for name in (KINK, CRITICAL, UNFINISHED))
     least, most = share(minima, n), share(maybe, n)
     told = f"{minima} of {n}: {_interval(least)}"
     if maybe > minima:
@@ -269,7 +277,7 @@ def are_minima(looked_at: pd.DataFrame) -> Told:
 
 
 def _counted(kinds: pd.Series) -> str:
-    """3 at a minimum, 2 still falling."""
+    """3 at a minimum, 2 unfinished."""
     return ", ".join(f"{number} {name}" for name, number in kinds.items())
 
 
@@ -287,7 +295,7 @@ def _lead(first: pd.DataFrame) -> str:
     told = [text for data in _datas(first) for text in _lead_of(first[first["data"] == data], _named(data))]
     return (
         " ".join(told)
-        + " “Above the best” is above the best found at that size; minima are told by the Hessian, to second order."
+        + " “Above the best” is above the best found of that size or smaller ones; minima are told by the Hessian, to second order."
     )
 
 
@@ -330,21 +338,24 @@ def _paragraphs(runs: pd.DataFrame, first: pd.DataFrame) -> list[str]:
         "principal components and scaled to standard deviation ½. Networks have one hidden layer; m grows with its width. "
         f"Training is Adam on all rows at once, {rates}; a run is over at a loss of {goal:g}, as no loss is below 0 and so none "
         f"is further than {ABOVE} above it. Equal restarts start from equal weights in every library.",
-        f"A run counts as above the best if its loss exceeds the least that any library's run of that size and activation "
-        f"reached by more than {ABOVE}, in nats (variances, where numbers are predicted). The best found need not be the least "
-        "there is: where all runs end equally badly, none is above. On XOR 0 can be approached from two hidden units on; "
-        f"and wherever the best is at most {goal:g}, little is left below it.",
-        "At what they ended: runs of networks of a few hundred weights that end above the best go on by L-BFGS in float64, "
-        f"off the clock, for {int(first['polish'].iloc[0]):,} iterations at most. “{LATER.capitalize()}”: that brings them to "
-        f"less than {ABOVE} above the best so found. “{FALLING.capitalize()}”: their gradient still exceeds {GRADIENT:g} then. "
+        f"A run counts as above the best if its loss exceeds the least that any library's run of that size or a smaller one "
+        f"reached with that activation, by more than {ABOVE} in nats (variances, where numbers are predicted). Smaller ones count "
+        "because larger networks contain them, with output weights of 0; so a size with few restarts is not flattered by its own "
+        "best. What larger ones reach is out of a small network's reach and no sign of sticking; the table has it beside. The best "
+        "found need not be the least there is: where all runs end equally badly, none is above. On XOR 0 can be approached from "
+        f"two hidden units on, and wherever the best is at most {goal:g}, little is left below it.",
+        "At what they ended: runs of networks of up to a few hundred weights go on by L-BFGS in float64, off the clock, for "
+        f"{int(first['polish'].iloc[0]):,} iterations at most. “{LATER.capitalize()}”: that brings them to "
+        f"less than {ABOVE} above the best so found. “{UNFINISHED.capitalize()}”: their gradient still exceeds {GRADIENT:g} then, so that nothing is known of a minimum. "
         f"“{KINK.capitalize()}”: a relu bends there, no Hessian can say whether it is a minimum, and its gradient need not be 0 "
         f"if it is. Else the Hessian, by central differences of gradients, has an eigenvalue below -{CURVATURE:g} (saddle) or "
         "none (minimum, to second order: flat directions are allowed, with cross entropy some lead to infinity, and a saddle of "
         "higher order looks the same). L-BFGS may stall at a kink, or step over a ridge: what it brings down, gradient descent "
         "alone need not. Of larger networks only the gradient is known.",
         "What bounds this: one hidden layer, two data sets, one optimizer, one way to draw the start, few rows that large "
-        "networks can learn by heart. Fewer restarts find a less good best, and so fewer runs above it; sizes with large "
-        "networks have fewer.",
+        "networks can learn by heart. Runs are pooled over activations and sizes where a verdict speaks of several: it holds for their "
+        "mean, and of one size alone the table knows less. Every interval is at 95 % by itself: of twenty such verdicts one may "
+        "err; those of several libraries are no independent looks.",
         *_dead_words(first),
     ]
 
@@ -421,20 +432,23 @@ def _spread_table(first: pd.DataFrame) -> Table:
                 f"{m:,}",
                 str(len(of)),
                 _loss(float(of["best"].iloc[0])),
-                *(_loss(float(q)) for q in quartiles),
+                _loss(float(quartiles[0.5])),
+                f"{_loss(float(quartiles[0.25]))}–{_loss(float(quartiles[0.75]))}",
+                _loss(float(quartiles[1.0])),
                 f"{percent(found.value)} [{percent(found.low)}, {percent(found.high)}]",
+                percent(float(of["above_all"].mean())),
                 percent(float(of["missing"].mean())),
                 str(int((of["kind"] == DIVERGED).sum())),
             )
         )
     caption = (
-        f"Final losses of {first['impl'].iloc[0]} by size: the best of all libraries, quartiles and the worst; the share of runs "
-        f"more than {ABOVE} above the best, and of those that miss {percent(MISSING)} of what the best gained over a constant "
-        "output."
+        f"Final losses of {first['impl'].iloc[0]} by size: the best of that size and smaller ones in any library, median, quartiles "
+        f"and the worst; the share of runs more than {ABOVE} above that best, above the best of all sizes and activations, and of "
+        f"those that miss {percent(MISSING)} of what the best gained over a constant output."
     )
     header = (
-        *("data", "m", "runs", "best", "lower quartile", "median", "upper quartile", "worst"),
-        *(f"above by {ABOVE}", f"missing {percent(MISSING)}", "diverged"),
+        *("data", "m", "runs", "best", "median", "quartiles", "worst", f"above by {ABOVE}", "above the best of all"),
+        *(f"missing {percent(MISSING)}", "diverged"),
     )
     return Table(caption, header, rows, tuple(range(1, 11)))
 
@@ -471,7 +485,7 @@ def _kinds_table(first: pd.DataFrame) -> Table:
 def _libraries_table(runs: pd.DataFrame, impls: Sequence[str]) -> list[Table]:
     """How far runs from equal starts come apart; none where one library was measured."""
     keys = [*SIZE, "restart"]
-    runs = runs.assign(early=[curve[0][2] if curve else math.nan for curve in runs["curve"]])
+    runs = runs.assign(early=[curve[0][1] if curve else math.nan for curve in runs["curve"]])
     first = runs[runs["impl"] == impls[0]]
     rows = []
     for impl in impls[1:]:
@@ -533,11 +547,11 @@ def _losses_figure(found: Found, runs: pd.DataFrame) -> Drawn:
             ax.plot([m / 1.2, m * 1.2], [limit, limit], "k-", linewidth=1.4)
         ax.set(xscale="log", yscale="log")
     handles = [Line2D([], [], linestyle="", label=impl, **found.style(impl)) for impl in impls]
-    handles.append(Line2D([], [], color="k", label=f"{ABOVE} above the best of that size"))
+    handles.append(Line2D([], [], color="k", label=f"{ABOVE} above the best"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     caption = (
-        f"A point is a run. Those over the black line count as above the best. Training is over at a loss of "
-        f"{float(runs['goal'].iloc[0]):g}; what is below {FLOOR} is drawn there, runs that diverged are left out."
+        f"A point is a run. Those over the black line, {ABOVE} above the best of that size and smaller ones, count as above the "
+        f"best. Training is over at a loss of {float(runs['goal'].iloc[0]):g}; what is below {FLOOR} is drawn there, runs that diverged are left out."
     )
     return Drawn("minima-losses", "Where restarts end, by size", caption, figure)
 
@@ -561,7 +575,7 @@ def _share_figure(runs: pd.DataFrame, impls: Sequence[str]) -> Drawn:
     handles.append(Line2D([], [], color="#999999", linestyle=":", label=f"m = {LARGE:,}: large"))
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
     caption = (
-        f"The share of runs that end more than {ABOVE} above the best found of their size, with 95 % intervals (Clopper and "
+        f"The share of runs that end more than {ABOVE} above the best found of their size and smaller ones, with 95 % intervals (Clopper and "
         f"Pearson) for {impls[0]}. Others had fewer restarts: their intervals are wider, and not drawn. Libraries start from "
         "equal weights, so they are no independent trials."
     )
@@ -647,7 +661,7 @@ def _time_figure(first: pd.DataFrame) -> Drawn:
 def curves(runs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps looked at by any of these runs, and median and 90 % quantile of their losses; what is over stays."""
     steps = np.array(sorted({point[0] for curve in runs["curve"] for point in curve}), float)
-    losses = [np.interp(steps, *np.array(curve, float)[:, [0, 2]].T) for curve in runs["curve"] if len(curve)]
+    losses = [np.interp(steps, *np.array(curve, float).T) for curve in runs["curve"] if len(curve)]
     if not losses:
         return steps, steps, steps
     return steps, np.median(losses, axis=0), np.quantile(losses, 0.9, axis=0)

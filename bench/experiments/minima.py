@@ -5,17 +5,15 @@ Two data sets, each the same for every size.  XOR, four rows, is where small net
 rows are reduced to a few principal components: with 64 inputs even one hidden unit would have 85 weights.  Networks have
 one hidden layer, so that m grows with nothing but its width.
 
-Runs that end above the best are looked at further, in float64 and off the clock: where L-BFGS takes them from there, and
-for small networks what the Hessian says of the point it stops at.
+Where training was not over, small networks are looked at further, in float64 and off the clock: where L-BFGS takes them
+from there, and what the Hessian says of the point it stops at.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from backprop_files import UserError
 from bench.experiments import Experiment, Row, Settings, Task
-from bench.experiments.training import DIVERGED, losses, trainer_of
+from bench.experiments.training import Schedule, float64, losses, train
 from bench.experiments.workbench import Workbench
 from impls import datasets, reference
 from impls.datasets import INPUT_SCALE, Dataset
@@ -39,10 +38,8 @@ ROWS, COMPONENTS = 300, 4
 GOAL = 0.02
 #: Steps between two looks.
 CHUNK = 25
-#: Up to so many weights, what ends above the best is polished, and has a Hessian.
+#: Up to so many weights, what is not over is polished, and has a Hessian.
 SMALL = 300
-#: Polished are the best run of a task and those that end so far above it: half of what the analysis calls above.
-SUSPECT = 0.025
 #: How far the first step of L-BFGS goes: a whole unit, its usual one, could leap out of a basin.
 FIRST_STEP = 0.01
 #: Of central differences of gradients.
@@ -53,7 +50,7 @@ STEP = 1e-6
 class Profile:
     """Restarts by hidden units for XOR and for the user's data: of the first implementation, and of each other one.
 
-    ``stages`` are learning rates of Adam on all rows at once, and steps at each; ``polish`` iterations of L-BFGS at most.
+    ``stages`` are learning rates of Adam on all rows at once, and steps at each, whole chunks of them; ``polish`` iterations of L-BFGS at most.
     """
 
     xor: Mapping[int, int]
@@ -71,16 +68,16 @@ def _each(units: Sequence[int], restarts: int) -> dict[int, int]:
 #: 5 k + 2 weights of k units for XOR, 15 k + 10 for the digits: up to 100,000 of both.
 XOR_UNITS = (2, 3, 4, 6, 8, 16, 64, 1024, 20_000)
 UNITS = (1, 2, 4, 8, 16, 64, 256, 1024, 6666)
-#: Of 20 runs without one above the best, 16.8 % may end there; of 73, 5 %: so many has quick of the large ones together.
+#: Without one above the best, 73 runs tell that at most 5 % end there: so many large ones has quick together.
 PROFILES = {
     "smoke": Profile(_each((2, 16), 4), _each((1, 4), 3), _each((2,), 2), _each((4,), 2), ((0.03, 100),), 50),
     "quick": Profile(
-        _each(XOR_UNITS, 20),
-        _each((1, 2, 4, 8, 16, 64), 20) | {256: 24, 1024: 8, 2000: 6},
-        {2: 5} | _each((1024, 20_000), 20),
-        {1: 3, 4: 3, 256: 6, 2000: 3},
+        _each(XOR_UNITS, 25) | _each((1024, 20_000), 20),
+        _each((1, 2, 4, 8, 16, 64), 20) | {256: 26, 1024: 8, 2000: 4},
+        {2: 2} | _each((1024, 20_000), 20),
+        {1: 1, 4: 1, 256: 6, 1024: 1},
         ((0.03, 1500), (0.003, 500)),
-        300,
+        200,
     ),
     "full": Profile(
         _each(XOR_UNITS, 200),
@@ -96,7 +93,11 @@ TOGETHER = 25
 
 
 def tasks(settings: Settings) -> list[Task]:
-    """A task for each implementation, data set, activation and size, and for so many restarts together."""
+    """A task for each implementation, data set, activation and size, and for so many restarts together.
+
+    Raises UserError for data that cannot be used.
+    """
+    principal(datasets.find(settings.data))
     profile = PROFILES[settings.profile]
     found = []
     for impl in settings.impls:
@@ -126,33 +127,36 @@ def measure(bench: Workbench, arguments: Mapping[str, Any]) -> list[Row]:
     data = rows_of(arguments["data"])
     layers = (data.features, arguments["units"], data.outputs)
     network = Network(layers, arguments["activation"], data.loss)
-    warm: set[float] = set()
     runs = []
     for restart in arguments["restarts"]:
         rng = np.random.default_rng([bench.seed, restart, *layers, *network.activation.encode()])
         problem = Problem(network, data.inputs, data.targets, initial_parameters(network, rng), 0.0, "adam")
-        runs.append(trained(bench, problem, arguments["stages"], restart, warm))
-    best = min((run.loss for run in runs if run.diverged_at is None), default=math.inf)
+        runs.append(trained(bench, problem, arguments["stages"], restart))
     told = {"data": data.name, "layers": list(layers), "m": network.m, "n": data.n}
     told |= {"goal": GOAL, "constant": constant_loss(data)}
-    return [told | run.row() | _looked_at(run, best, arguments["polish"]) for run in runs]
+    return [told | run.row() | _looked_at(run, arguments["polish"]) for run in runs]
 
 
 def rows_of(name: str) -> Dataset:
-    """XOR at ±1, or the first rows of a data set, projected to their first principal components.
-
-    With X the centred inputs and X = U S Vᵀ, the components X V are scaled to standard deviation ½, each by itself: a fixed
-    linear map of the same rows.  Raises UserError for an unknown data set.
-    """
+    """XOR at ±1, or the first rows of a data set in few columns.  Raises UserError for an unknown or unusable one."""
     if name == XOR:
         inputs = np.array([(-1.0, -1.0), (-1.0, 1.0), (1.0, -1.0), (1.0, 1.0)])
         labels = np.array([0, 1, 1, 0])
         return Dataset(XOR, inputs, np.eye(2)[labels], labels)
-    found = datasets.find(name)
-    part = found.take(np.arange(min(ROWS, found.n)))
-    centred = part.inputs - part.inputs.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    kept = min(COMPONENTS, int((s > 1e-9 * s[0]).sum()))
+    return principal(datasets.find(name))
+
+
+def principal(data: Dataset) -> Dataset:
+    """The first ``ROWS`` rows of it, their inputs projected to at most ``COMPONENTS`` principal components.
+
+    With X the centred inputs and X = U S Vᵀ, the components X V are scaled to standard deviation ½, each by itself: a fixed
+    linear map of the same rows.  Raises UserError where no input differs.
+    """
+    part = data.take(np.arange(min(ROWS, data.n)))
+    u, s, _ = np.linalg.svd(part.inputs - part.inputs.mean(axis=0), full_matrices=False)
+    kept = min(COMPONENTS, int((s > 1e-9 * max(s[0], 1e-300)).sum()))
+    if not kept:
+        raise UserError(f"data '{data.name}': inputs are the same in the first {part.n} rows; give others")
     components = u[:, :kept] * s[:kept]  # X V = U S
     return replace(part, inputs=INPUT_SCALE * components / components.std(axis=0))
 
@@ -169,96 +173,109 @@ def constant_loss(data: Dataset) -> float:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """One restart: where it is, and how it came there.  ``curve`` has (steps, seconds, loss) of some looks, its last too."""
+    """One restart: where it ended, in float64, and how it came there.  ``curve`` has (steps, loss) of its looks.
+
+    ``seconds`` are those of its steps alone, ``reference_s`` the kernels around all of it.
+    """
 
     problem: Problem
     restart: int
     parameters: list[Array]
-    loss: float
-    steps: int = 0
-    seconds: float = 0.0
-    reference_s: Mapping[str, float] = field(default_factory=dict)
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
-    diverged_at: int | None = None
+    curve: list[tuple[int, float]]
+    seconds: float
+    reference_s: Mapping[str, float]
+    diverged_at: int | None
+
+    @property
+    def loss(self) -> float:
+        """At the end; NaN where it diverged."""
+        return math.nan if self.diverged_at is not None else self.curve[-1][1]
 
     @property
     def over(self) -> bool:
-        """Whether no further step is worth it."""
+        """Whether there is nothing to look for where it ended."""
         return self.diverged_at is not None or self.loss <= GOAL
 
     def row(self) -> Row:
         """Plain data; what diverged has no numbers of its end."""
         network, inputs = self.problem.network, self.problem.inputs
-        ended = self.diverged_at is None
-        gradient = reference.loss_and_gradients(self.problem, self.parameters)[1] if ended else []
-        return {
+        found = {
             "restart": self.restart,
-            "loss": self.loss if ended else None,
-            "gradient": float(np.linalg.norm(flat(gradient))) if ended else None,
-            "dead_at_start": dead_units(network, self.problem.parameters, inputs),
-            "dead": dead_units(network, self.parameters, inputs) if ended else None,
-            "steps": self.steps,
+            "steps": self.diverged_at or self.curve[-1][0],
             "seconds": self.seconds,
             "reference_s": dict(self.reference_s),
-            "curve": [list(point) for point in self.curve],
+            "curve": [list(self.curve[i]) for i in _shown(len(self.curve))],
             "diverged_at": self.diverged_at,
+            "dead_at_start": dead_units(network, self.problem.parameters, inputs),
+        }
+        if self.diverged_at is not None:
+            return found | dict.fromkeys(("loss", "gradient", "dead"))
+        gradients = reference.loss_and_gradients(self.problem, self.parameters)[1]
+        return found | {
+            "loss": self.loss,
+            "gradient": float(np.linalg.norm(flat(gradients))),
+            "dead": dead_units(network, self.parameters, inputs),
         }
 
 
-def trained(
-    bench: Workbench, problem: Problem, stages: Sequence[tuple[float, int]], restart: int, warm: set[float]
-) -> Run:
-    """Train one restart, all its stages.  ``warm`` are the rates whose step has been compiled."""
-    run = Run(problem, restart, list(problem.parameters), losses(problem)(problem.parameters)["loss"])
-    limit = DIVERGED * max(run.loss, 1e-12)
-    for rate, steps in stages:
-        if run.over:
-            break
-        stage = replace(problem, parameters=tuple(run.parameters), learning_rate=rate)
-        if rate not in warm:
-            _train(bench, stage, Run(stage, restart, run.parameters, run.loss), CHUNK, limit)
-            warm.add(rate)
-        timed = bench.once(partial(_train, bench, stage, run, steps, limit), lambda: None)
-        run.reference_s = run.reference_s or timed["reference_s"]
-    return run
+def trained(bench: Workbench, problem: Problem, stages: Sequence[tuple[float, int]], restart: int) -> Run:
+    """Go through the stages on all rows at once, Adam's averages afresh in each, until the loss is at ``GOAL``."""
+    last: list[Array] = list(problem.parameters)
+    loss_of = losses(problem)
+    seen: list[Row] = []
+
+    def look(parameters: Sequence[AnyArray]) -> Mapping[str, float]:
+        last[:] = float64(parameters)
+        return loss_of(last)
+
+    def go() -> None:
+        for rate, steps in stages:
+            if seen and (seen[-1]["diverged_at"] is not None or seen[-1]["loss"] <= GOAL):
+                return
+            stage = replace(problem, parameters=tuple(last), learning_rate=rate)
+            schedule = Chunks(problem.n, steps // CHUNK)
+            seen.extend(_after(seen, train(unkerneled, stage, schedule, look, lambda at: at["loss"] <= GOAL)[1:]))
+
+    # the kernels at every look would take as long as the steps
+    unkerneled = replace(bench, reference={})
+    reference_s = bench.once(go, lambda: None)["reference_s"]
+    curve = [(row["steps"], row["loss"]) for row in seen if row["diverged_at"] is None]
+    return Run(problem, restart, last, curve, seen[-1]["seconds"], reference_s, seen[-1]["diverged_at"])
 
 
-def _train(bench: Workbench, stage: Problem, run: Run, steps: int, limit: float) -> None:
-    """Steps on all rows, until the run is over; only they are on its clock."""
-    trainer = trainer_of(bench, stage)
-    look = losses(stage)
-    order = np.tile(np.arange(stage.n), CHUNK)  # an epoch of so many whole batches is so many steps in one call
-    for chunk in range(steps // CHUNK):
-        begun = time.perf_counter()
-        trainer.epoch(order, stage.n)
-        trainer.synchronize()
-        run.seconds += time.perf_counter() - begun
-        run.steps += CHUNK
-        run.parameters = [np.asarray(p, np.float64) for p in trainer.parameters()]
-        run.loss = look(run.parameters)["loss"]
-        if not run.loss <= limit:  # NaN too
-            run.diverged_at = run.steps - CHUNK + _steps_to(bench, stage, chunk, limit)
-            return
-        looks = run.steps // CHUNK
-        if run.loss <= GOAL or chunk + 1 == steps // CHUNK or looks & (looks - 1) == 0:  # 1, 2, 4, … looks
-            run.curve.append((run.steps, run.seconds, run.loss))
-        if run.loss <= GOAL:
-            return
+class Chunks(Schedule):
+    """All rows at once, ``CHUNK`` steps in one call: an epoch goes through the rows so many times.
+
+    A call for each step would take a fifth longer in NumPy with small networks, and three times as long in JAX.
+    """
+
+    def order(self, n: int, epoch: int) -> NDArray[np.intp]:
+        """Whichever: no batch is less than all rows."""
+        return np.tile(np.arange(n), CHUNK)
+
+    def steps(self, n: int, pieces: int) -> int:
+        """So many to each call."""
+        return CHUNK * pieces
 
 
-def _steps_to(bench: Workbench, stage: Problem, chunks: int, limit: float) -> int:
-    """Which step after so many chunks went beyond the limit: these once more, and then step by step."""
-    trainer = trainer_of(bench, stage)
-    look, rows = losses(stage), np.arange(stage.n)
-    for _ in range(chunks):
-        trainer.epoch(np.tile(rows, CHUNK), stage.n)
-    for step in range(1, CHUNK):
-        trainer.epoch(rows, stage.n)
-        if not look(trainer.parameters())["loss"] <= limit:
-            return step
-    return CHUNK
+def _shown(looks: int) -> list[int]:
+    """The first look, the second, the fourth, … and the last, counted from 0."""
+    return sorted({2**i - 1 for i in range(looks.bit_length())} | set(range(looks)[-1:]))
+
+
+def _after(seen: Sequence[Row], stage: Sequence[Row]) -> list[Row]:
+    """A stage's looks, with the steps and seconds of the stages before it."""
+    if not seen:
+        return list(stage)
+    steps, seconds = seen[-1]["steps"], seen[-1]["seconds"]
+    return [
+        row
+        | {"steps": steps + row["steps"], "seconds": seconds + row["seconds"]}
+        | {"diverged_at": None if row["diverged_at"] is None else steps + row["diverged_at"]}
+        for row in stage
+    ]
 
 
 # --- where it ended -------------------------------------------------------------------------------------------------
@@ -276,11 +293,10 @@ def _first_sums(parameters: Sequence[AnyArray], inputs: Array) -> Array:
     return z
 
 
-def _looked_at(run: Run, best: float, iterations: int) -> Row:
-    """What L-BFGS makes of a suspect, and the Hessian there; None where it was not looked at."""
+def _looked_at(run: Run, iterations: int) -> Row:
+    """What L-BFGS makes of it, and the Hessian there; None where it was not looked at."""
     keys = ("polished", "polished_gradient", "kink", "least_eigenvalue", "largest_eigenvalue")
-    small = run.problem.network.m <= SMALL
-    if run.over or not small or best < run.loss <= best + SUSPECT:
+    if run.over or run.problem.network.m > SMALL:
         return dict.fromkeys(keys)
     point = polish(run.problem, run.parameters, iterations)
     kink = at_kink(run.problem, point.parameters)
