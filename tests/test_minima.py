@@ -13,7 +13,7 @@ from rich.console import Console
 
 from analysis.experiments import Word, found, minima
 from analysis.experiments.found import Found
-from analysis.experiments.minima import CRITICAL, DIVERGED, UNFINISHED, KINK, LATER, MINIMUM, SADDLE, kind
+from analysis.experiments.minima import CRITICAL, DIVERGED, KINK, LATER, MINIMUM, SADDLE, UNFINISHED, kind
 from analysis.pictures import picture
 from backprop_files import UserError
 from bench.experiments import Settings, find, run
@@ -21,6 +21,8 @@ from bench.experiments.minima import (
     CHUNK,
     GOAL,
     PROFILES,
+    Run,
+    _looked_at,
     at_kink,
     constant_loss,
     dead_units,
@@ -61,6 +63,49 @@ def test_hessian_of_least_squares() -> None:
     np.testing.assert_allclose(extreme_eigenvalues(problem, problem.parameters), (values[0], values[-1]), rtol=1e-6)
     found = hessian(problem, problem.parameters)
     np.testing.assert_allclose(np.linalg.eigvalsh(found), np.repeat(values, 2), rtol=1e-6)
+
+
+def test_hessian_is_that_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    data = rows_of("xor")
+    network = Network((2, 3, 2), "tanh", "cross_entropy")
+    start = initial_parameters(network, np.random.default_rng(5))
+    problem = problem_of(network, data.inputs, data.targets, [2 * part for part in start])
+
+    def loss(theta: Any) -> Any:
+        w1, b1, w2, b2 = theta[:6].reshape(2, 3), theta[6:9], theta[9:15].reshape(3, 2), theta[15:]
+        outputs = torch.tanh(torch.tensor(data.inputs) @ w1 + b1) @ w2 + b2
+        return torch.nn.functional.cross_entropy(outputs, torch.tensor(data.labels))
+
+    expected = torch.autograd.functional.hessian(loss, torch.tensor(flat(problem.parameters))).numpy()
+    np.testing.assert_allclose(hessian(problem, problem.parameters), expected, atol=1e-8)
+
+
+def dead_xor(bias: Sequence[float] = (0.0, 0.0)) -> Problem:
+    """Both relus at -1 or less on every row: nothing but the outputs' biases moves the loss, nearby too."""
+    data = rows_of("xor")
+    network = Network((2, 2, 2), "relu", "cross_entropy")
+    parameters = [0.5 * np.eye(2), np.array([-2.0, -1.5]), np.ones((2, 2)), np.array(bias)]
+    return problem_of(network, data.inputs, data.targets, parameters)
+
+
+def test_a_known_local_minimum_of_xor_is_told_as_one() -> None:
+    problem = dead_xor((0.7, 0.0))
+    loss = reference.loss(problem)
+    ended = Run(problem, 0, list(problem.parameters), [(CHUNK, loss)], 0.0, {}, None)
+    row = ended.row() | _looked_at(ended, 100)
+    assert row["polished"] == pytest.approx(math.log(2))  # from wherever the biases are, and not below
+    assert row["dead"] == 2
+    # with p = ½ the Hessian of the biases is diag(p) - p pᵀ: eigenvalues ½ and 0
+    assert (row["least_eigenvalue"], row["largest_eigenvalue"]) == pytest.approx((0, 0.5), abs=1e-6)
+    assert kind(row | {"best_polished": 0.0}) == MINIMUM
+
+
+def test_what_is_over_is_not_looked_at() -> None:
+    problem = dead_xor()
+    for loss, diverged_at in ((GOAL, None), (1.0, 7)):
+        ended = Run(problem, 0, list(problem.parameters), [(CHUNK, loss)], 0.0, {}, diverged_at)
+        assert set(_looked_at(ended, 100).values()) == {None}
 
 
 def saddle() -> Problem:
@@ -237,13 +282,13 @@ def test_kinds_of_points(row: dict[str, Any], expected: str) -> None:
 
 
 def test_runs_that_diverged_count() -> None:
-    of = planted((0, 0, 0, 0, 0, 0.5))
+    of = planted((0, 0, 0, 0, 0, 0))
     of.rows[-1].update(loss=None, gradient=None, dead=None, diverged_at=17, curve=[])  # type: ignore[attr-defined]
     runs = minima.runs_of(of)
     assert len(runs) == len(of.rows)
     assert runs["above"].iloc[-1]
     assert runs["kind"].iloc[-1] == DIVERGED
-    assert minima.section(of).tables[0].rows[-1][-1] == "1"
+    assert minima.section(of).tables[0].rows[-1][-1] == "1 (step 17)"
 
 
 def test_the_best_is_of_all_libraries() -> None:
@@ -284,6 +329,15 @@ def test_shares_and_trends_cover() -> None:
         of = minima.trend(runs.assign(above=rng.random(len(runs)) < truth))
         hit += of.low <= slope <= of.high
     assert 0.92 <= hit / 300 <= 0.99
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_few_runs_whose_share_does_not_change_seldom_seem_to_fall(share: float) -> None:
+    rng = np.random.default_rng(2)
+    runs = minima.runs_of(planted((0,) * 6, n=3))
+    found = [minima.trend(runs.assign(above=rng.random(len(runs)) < share)) for _ in range(300)]
+    assert sum(of.high < 0 for of in found) <= 14  # 2.5 % are 7.5: P(more than 14) is 1 %
+    assert sum(of.low > 0 for of in found) <= 14
 
 
 # --- all the way ----------------------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ MISSING = 0.05
 GRADIENT, CURVATURE = 1e-4, 1e-4
 #: "Large" are networks of so many weights, and "rarely" is so large a share of the runs.
 LARGE, RARELY = 1_000, 0.05
+#: Shares of fewer runs are not drawn beside those of the first library.
+FEW = 5
 
 MINIMUM, KINK, SADDLE, CRITICAL = "at a minimum", "at a kink", "at a saddle", "small gradient"
 UNFINISHED, LATER, DIVERGED = "unfinished", "on the way to the best", "diverged"
@@ -295,7 +297,8 @@ def _lead(first: pd.DataFrame) -> str:
     told = [text for data in _datas(first) for text in _lead_of(first[first["data"] == data], _named(data))]
     return (
         " ".join(told)
-        + " “Above the best” is above the best found of that size or smaller ones; minima are told by the Hessian, to second order."
+        + " “Above the best” is above the best found of that size or smaller ones; minima are told by the Hessian, to second "
+        "order."
     )
 
 
@@ -334,28 +337,29 @@ def _paragraphs(runs: pd.DataFrame, first: pd.DataFrame) -> list[str]:
         for of in [first[first["data"] == data]]
     )
     return [
-        f"Every size learns the same rows ({rows}): XOR at ±1, and of the data the first rows, centred, projected to their first "
-        "principal components and scaled to standard deviation ½. Networks have one hidden layer; m grows with its width. "
+        f"Every size learns the same rows ({rows}): XOR at ±1, and of the data the first rows, centred, projected to their "
+        "first principal components and scaled to standard deviation ½. Networks have one hidden layer; m grows with its width. "
         f"Training is Adam on all rows at once, {rates}; a run is over at a loss of {goal:g}, as no loss is below 0 and so none "
         f"is further than {ABOVE} above it. Equal restarts start from equal weights in every library.",
-        f"A run counts as above the best if its loss exceeds the least that any library's run of that size or a smaller one "
-        f"reached with that activation, by more than {ABOVE} in nats (variances, where numbers are predicted). Smaller ones count "
-        "because larger networks contain them, with output weights of 0; so a size with few restarts is not flattered by its own "
-        "best. What larger ones reach is out of a small network's reach and no sign of sticking; the table has it beside. The best "
-        "found need not be the least there is: where all runs end equally badly, none is above. On XOR 0 can be approached from "
-        f"two hidden units on, and wherever the best is at most {goal:g}, little is left below it.",
+        "A run counts as above the best if its loss exceeds the least that any library's run of that size or a smaller "
+        f"one reached with that activation, by more than {ABOVE} in nats (variances, where numbers are predicted). Smaller "
+        "ones count because larger networks contain them, with output weights of 0; so a size with few restarts is not "
+        "flattered by its own best. What larger ones reach may be out of a small network's reach, which is no sign of "
+        "sticking; the table has it beside. The best found need not be the least there is: where all runs end equally "
+        "badly, none is above. On XOR 0 can be approached from two hidden units on, and wherever the best is at most "
+        f"{goal:g}, little is left below it.",
         "At what they ended: runs of networks of up to a few hundred weights go on by L-BFGS in float64, off the clock, for "
-        f"{int(first['polish'].iloc[0]):,} iterations at most. “{LATER.capitalize()}”: that brings them to "
-        f"less than {ABOVE} above the best so found. “{UNFINISHED.capitalize()}”: their gradient still exceeds {GRADIENT:g} then, so that nothing is known of a minimum. "
-        f"“{KINK.capitalize()}”: a relu bends there, no Hessian can say whether it is a minimum, and its gradient need not be 0 "
-        f"if it is. Else the Hessian, by central differences of gradients, has an eigenvalue below -{CURVATURE:g} (saddle) or "
-        "none (minimum, to second order: flat directions are allowed, with cross entropy some lead to infinity, and a saddle of "
-        "higher order looks the same). L-BFGS may stall at a kink, or step over a ridge: what it brings down, gradient descent "
+        f"{int(first['polish'].iloc[0]):,} iterations at most. “{LATER.capitalize()}”: that brings them to less than {ABOVE} "
+        f"above the best so found. “{UNFINISHED.capitalize()}”: their gradient still exceeds {GRADIENT:g} then, so that "
+        f"nothing is known of a minimum. “{KINK.capitalize()}”: a relu bends there, no Hessian can say whether it is a "
+        "minimum, and its gradient need not be 0 if it is. Else the Hessian, by central differences of gradients, has an "
+        f"eigenvalue below -{CURVATURE:g} (saddle) or none (minimum, to second order: flat directions are allowed, with cross "
+        "entropy some lead to infinity, and a saddle of higher order looks the same). L-BFGS may stall at a kink, or step over a ridge: what it brings down, gradient descent "
         "alone need not. Of larger networks only the gradient is known.",
         "What bounds this: one hidden layer, two data sets, one optimizer, one way to draw the start, few rows that large "
-        "networks can learn by heart. Runs are pooled over activations and sizes where a verdict speaks of several: it holds for their "
-        "mean, and of one size alone the table knows less. Every interval is at 95 % by itself: of twenty such verdicts one may "
-        "err; those of several libraries are no independent looks.",
+        "networks can learn by heart. Where a verdict speaks of several activations and sizes, their runs are pooled: it holds "
+        "for their mean, and of one size alone less is known (see the table). Every interval is at 95 % by itself: of twenty "
+        "such verdicts one may err; those of several libraries are no independent looks.",
         *_dead_words(first),
     ]
 
@@ -438,19 +442,26 @@ def _spread_table(first: pd.DataFrame) -> Table:
                 f"{percent(found.value)} [{percent(found.low)}, {percent(found.high)}]",
                 percent(float(of["above_all"].mean())),
                 percent(float(of["missing"].mean())),
-                str(int((of["kind"] == DIVERGED).sum())),
+                _diverged(of),
             )
         )
     caption = (
-        f"Final losses of {first['impl'].iloc[0]} by size: the best of that size and smaller ones in any library, median, quartiles "
-        f"and the worst; the share of runs more than {ABOVE} above that best, above the best of all sizes and activations, and of "
-        f"those that miss {percent(MISSING)} of what the best gained over a constant output."
+        f"Final losses of {first['impl'].iloc[0]} by size: the best of that size and smaller ones in any library, median, "
+        f"quartiles and the worst; the share of runs more than {ABOVE} above that best, above the best of all sizes and "
+        f"activations, and of those that miss {percent(MISSING)} of what the best gained over a constant output; runs that "
+        "diverged, which count as above, and after which step the first did."
     )
     header = (
         *("data", "m", "runs", "best", "median", "quartiles", "worst", f"above by {ABOVE}", "above the best of all"),
         *(f"missing {percent(MISSING)}", "diverged"),
     )
     return Table(caption, header, rows, tuple(range(1, 11)))
+
+
+def _diverged(runs: pd.DataFrame) -> str:
+    """How many, and after which step the first did."""
+    steps = runs["diverged_at"].dropna()
+    return f"{len(steps)} (step {steps.min():.0f})" if len(steps) else "0"
 
 
 def _loss(value: float) -> str:
@@ -550,33 +561,45 @@ def _losses_figure(found: Found, runs: pd.DataFrame) -> Drawn:
     handles.append(Line2D([], [], color="k", label=f"{ABOVE} above the best"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     caption = (
-        f"A point is a run. Those over the black line, {ABOVE} above the best of that size and smaller ones, count as above the "
-        f"best. Training is over at a loss of {float(runs['goal'].iloc[0]):g}; what is below {FLOOR} is drawn there, runs that diverged are left out."
+        f"A point is a run. Those over the black line, {ABOVE} above the best of that size and smaller ones, count as above "
+        f"the best. Training is over at a loss of {float(runs['goal'].iloc[0]):g}; what is below {FLOOR} is drawn there, runs "
+        "that diverged are left out."
     )
     return Drawn("minima-losses", "Where restarts end, by size", caption, figure)
 
 
 def _share_figure(runs: pd.DataFrame, impls: Sequence[str]) -> Drawn:
     datas = _datas(runs)
+    first = runs["impl"] == impls[0]
+    shown = runs[first | (runs.groupby(["impl", *SIZE])["loss"].transform("size") >= FEW)]
     figure = Figure(figsize=(9.4, 3.6), layout="constrained")
     axes = figure.subplots(1, len(datas), squeeze=False, sharey=True)[0]
     for ax, data in zip(axes, datas, strict=True):
         for j, (activation, colour) in enumerate(ACTIVATION_COLOURS.items()):
             for i, impl in enumerate(impls):
-                of = runs[(runs["data"] == data) & (runs["activation"] == activation) & (runs["impl"] == impl)]
+                of = shown[(shown["data"] == data) & (shown["activation"] == activation) & (shown["impl"] == impl)]
                 if len(of):
                     _draw_shares(ax, of, colour, i, 1.07 ** (j + 2 * i - len(impls) + 0.5))
         ax.set(xscale="log", xlabel="weights and biases m", title=_named(data), ylim=(-0.03, 1.03))
-        ax.axvline(LARGE, color="#999999", linestyle=":")
+        large = runs[first & (runs["data"] == data) & (runs["m"] >= LARGE)]
+        if len(large):
+            pooled = share(int(large["above"].sum()), len(large))
+            ax.fill_between(
+                [LARGE, 1.3 * large["m"].max()], pooled.low, pooled.high, color="#999999", alpha=0.5, linewidth=0
+            )
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes[0].set_ylabel("runs above the best")
     handles: list[Artist] = [Patch(color=colour, label=name) for name, colour in ACTIVATION_COLOURS.items()]
-    handles += [Line2D([], [], color="k", label=impl, **_point(i, "k")) for i, impl in enumerate(impls)]
-    handles.append(Line2D([], [], color="#999999", linestyle=":", label=f"m = {LARGE:,}: large"))
+    there = set(shown["impl"])
+    handles += [
+        Line2D([], [], color="k", label=impl, **_point(i, "k")) for i, impl in enumerate(impls) if impl in there
+    ]
+    handles.append(Patch(color="#999999", alpha=0.5, linewidth=0, label=f"all from {LARGE:,} on together, {impls[0]}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
     caption = (
-        f"The share of runs that end more than {ABOVE} above the best found of their size and smaller ones, with 95 % intervals (Clopper and "
-        f"Pearson) for {impls[0]}. Others had fewer restarts: their intervals are wider, and not drawn. Libraries start from "
+        f"The share of runs that end more than {ABOVE} above the best found of their size and smaller ones, with 95 % intervals "
+        f"(Clopper and Pearson) for {impls[0]}; grey is that of all its runs from {LARGE:,} weights on. Others had fewer "
+        f"restarts: where they had {FEW} or more their shares are drawn, without their wider intervals. Libraries start from "
         "equal weights, so they are no independent trials."
     )
     return Drawn("minima-share", "How many end above the best", caption, figure)
