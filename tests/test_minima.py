@@ -243,10 +243,20 @@ def test_no_run_above_has_no_trend() -> None:
     assert words_of(planted((0.5, 0.5, 0.5, 0.5, 0.5, 0.5))) == ["refuted", "inconclusive", "supported"]
 
 
+def test_a_trend_that_may_be_none_is_not_told() -> None:
+    of = planted((0.4, 0.2, 0.4, 0.2, 0.4, 0.2), n=5)
+    assert minima.trend(minima.runs_of(of)).value < 0
+    assert words_of(of)[1] == "inconclusive"
+
+
 def test_a_hump_is_told() -> None:
     claim = minima.section(planted((0.05, 0.9, 0.3, 0, 0, 0))).claims[1].cells["planted"]
     assert claim.word == "supported"
     assert "largest at m = 70 (90\N{NO-BREAK SPACE}%), not at the smallest, m = 12 (5\N{NO-BREAK SPACE}%)" in claim.why
+    assert "first rises, from 5\N{NO-BREAK SPACE}% at 12 to 90\N{NO-BREAK SPACE}% at 70" in claim.evidence
+    unclear = minima.section(planted((0.2, 0.4, 0, 0, 0, 0), n=5)).claims[1].cells["planted"]
+    assert "rises" not in unclear.evidence
+    assert "too close to tell" in unclear.why
 
 
 @pytest.mark.parametrize(

@@ -354,8 +354,8 @@ def _paragraphs(runs: pd.DataFrame, first: pd.DataFrame) -> list[str]:
         f"nothing is known of a minimum. “{KINK.capitalize()}”: a relu bends there, no Hessian can say whether it is a "
         "minimum, and its gradient need not be 0 if it is. Else the Hessian, by central differences of gradients, has an "
         f"eigenvalue below -{CURVATURE:g} (saddle) or none (minimum, to second order: flat directions are allowed, with cross "
-        "entropy some lead to infinity, and a saddle of higher order looks the same). L-BFGS may stall at a kink, or step over a ridge: what it brings down, gradient descent "
-        "alone need not. Of larger networks only the gradient is known.",
+        "entropy some lead to infinity, and a saddle of higher order looks the same). L-BFGS may stall at a kink, or step over "
+        "a ridge: what it brings down, gradient descent alone need not. Of larger networks only the gradient is known.",
         "What bounds this: one hidden layer, two data sets, one optimizer, one way to draw the start, few rows that large "
         "networks can learn by heart. Where a verdict speaks of several activations and sizes, their runs are pooled: it holds "
         "for their mean, and of one size alone less is known (see the table). Every interval is at 95 % by itself: of twenty "

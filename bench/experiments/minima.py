@@ -150,16 +150,15 @@ def rows_of(name: str) -> Dataset:
 def principal(data: Dataset) -> Dataset:
     """The first ``ROWS`` rows of it, their inputs projected to at most ``COMPONENTS`` principal components.
 
-    With X the centred inputs and X = U S Vᵀ, the components X V are scaled to standard deviation ½, each by itself: a fixed
-    linear map of the same rows.  Raises UserError where no input differs.
+    With X the centred inputs and X = U S Vᵀ, the components X V = U S are scaled to standard deviation ½, each by itself, so
+    that S drops out: a fixed linear map of the same rows.  Raises UserError where no input differs.
     """
     part = data.take(np.arange(min(ROWS, data.n)))
     u, s, _ = np.linalg.svd(part.inputs - part.inputs.mean(axis=0), full_matrices=False)
     kept = min(COMPONENTS, int((s > 1e-9 * max(s[0], 1e-300)).sum()))
     if not kept:
         raise UserError(f"data '{data.name}': inputs are the same in the first {part.n} rows; give others")
-    components = u[:, :kept] * s[:kept]  # X V = U S
-    return replace(part, inputs=INPUT_SCALE * components / components.std(axis=0))
+    return replace(part, inputs=INPUT_SCALE * u[:, :kept] / u[:, :kept].std(axis=0))
 
 
 def constant_loss(data: Dataset) -> float:
