@@ -322,8 +322,8 @@ def _lead_of(runs: pd.DataFrame, name: str) -> list[str]:
     beside = f"; at the smallest, {least:,}, {percent(shares[activation, least])}" if m != least else ""
     found.append(
         f"{'It happened' if found else f'On {name} it happened'} most at {m:,} weights with {activation} "
-        f"({percent(shares[activation, m])} of runs{beside}), and at no size above {last:,}. Of the {len(above)} such runs: "
-        f"{_counted(above['kind'].value_counts())}."
+        f"({percent(shares[activation, m])} of runs{beside}), and at no size above {last:,}. Such runs in all: {len(above)} "
+        f"({_counted(above['kind'].value_counts())})."
     )
     return found
 
@@ -594,11 +594,14 @@ def _share_figure(runs: pd.DataFrame, impls: Sequence[str]) -> Drawn:
     handles += [
         Line2D([], [], color="k", label=impl, **_point(i, "k")) for i, impl in enumerate(impls) if impl in there
     ]
-    handles.append(Patch(color="#999999", alpha=0.5, linewidth=0, label=f"all from {LARGE:,} on together, {impls[0]}"))
+    if (runs.loc[first, "m"] >= LARGE).any():
+        handles.append(
+            Patch(color="#999999", alpha=0.5, linewidth=0, label=f"all from {LARGE:,} on together, {impls[0]}")
+        )
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
     caption = (
         f"The share of runs that end more than {ABOVE} above the best found of their size and smaller ones, with 95 % intervals "
-        f"(Clopper and Pearson) for {impls[0]}; grey is that of all its runs from {LARGE:,} weights on. Others had fewer "
+        f"(Clopper and Pearson) for {impls[0]}; grey: of all its runs from {LARGE:,} weights on. Others had fewer "
         f"restarts: where they had {FEW} or more their shares are drawn, without their wider intervals. Libraries start from "
         "equal weights, so they are no independent trials."
     )
