@@ -8,7 +8,7 @@ passes only if all of them happen to miss it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,7 +28,8 @@ DIRECTIONS = 2
 class Feeds(Protocol):
     """What an implementation of architectures adds to ``Backprop``: another batch of the same shapes, and the copy of Q.
 
-    An objective with several stages has no phases; ``gradients`` then gives what the last step has used.
+    An objective with several stages has no phases; ``gradients`` then gives what the last step has used
+    (``KeepsGradients``: only if it was asked to).
     """
 
     def hold(self, arrays: dict[str, AnyArray]) -> object:
@@ -38,12 +39,23 @@ class Feeds(Protocol):
         """Q⁻ ← Q; nothing where there is no Q⁻."""
 
 
+@runtime_checkable
+class KeepsGradients(Protocol):
+    """What an implementation adds whose step of several stages would take longer if it told its gradients."""
+
+    keep_gradients: bool  # False unless a step is to be checked
+
+
 def check(implementation: Backprop, problem: ArchitectureProblem, dtype: str, seed: int = 0) -> None:
     """Phases where there are any, then a step from the start; the problem is one step on afterwards.  Raises Mismatch."""
     rng = np.random.default_rng([seed, 7])
     if len(problem.objective.stages) > 1:
+        if isinstance(implementation, KeepsGradients):
+            implementation.keep_gradients = True
         implementation.step()
         implementation.synchronize()
+        if isinstance(implementation, KeepsGradients):
+            implementation.keep_gradients = False
         _check_after(implementation, implementation.gradients(), problem, dtype, rng)
         return
     for phase in (implementation.forward, implementation.loss, implementation.backward):
