@@ -26,7 +26,10 @@ DIRECTIONS = 2
 
 
 class Feeds(Protocol):
-    """What an implementation of architectures adds to ``Backprop``: another batch of the same shapes, and the copy of Q."""
+    """What an implementation of architectures adds to ``Backprop``: another batch of the same shapes, and the copy of Q.
+
+    An objective with several stages has no phases; ``gradients`` then gives what the last step has used.
+    """
 
     def hold(self, arrays: dict[str, AnyArray]) -> object:
         """Take these arrays in place of those of the problem, untimed; targets, masks and parameters stay."""
@@ -38,36 +41,37 @@ class Feeds(Protocol):
 def check(implementation: Backprop, problem: ArchitectureProblem, dtype: str, seed: int = 0) -> None:
     """Phases where there are any, then a step from the start; the problem is one step on afterwards.  Raises Mismatch."""
     rng = np.random.default_rng([seed, 7])
-    whole = len(problem.objective.stages) == 1
-    if whole:
-        for phase in (implementation.forward, implementation.loss, implementation.backward):
-            phase()
-        check_loss(implementation.loss_value(), problem, 0, problem.parameters, dtype)
-        check_gradients(implementation.gradients(), problem, 0, problem.parameters, dtype, rng)
-    check_step(implementation, problem, dtype, rng)
-
-
-def check_step(
-    implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator
-) -> list[Array]:
-    """One step from the start: every stage's gradients where its parameters then were, and where it ended.
-
-    Returns the parameters expected.  Raises Mismatch.
-    """
+    if len(problem.objective.stages) > 1:
+        implementation.step()
+        implementation.synchronize()
+        _check_after(implementation, implementation.gradients(), problem, dtype, rng)
+        return
+    for phase in (implementation.forward, implementation.loss, implementation.backward):
+        phase()
+    check_loss(implementation.loss_value(), problem, 0, problem.parameters, dtype)
+    gradients = implementation.gradients()
     implementation.step()
     implementation.synchronize()
-    found = implementation.gradients()
+    _check_after(implementation, gradients, problem, dtype, rng)
+
+
+def _check_after(
+    implementation: Backprop,
+    gradients: Sequence[AnyArray],
+    problem: ArchitectureProblem,
+    dtype: str,
+    rng: np.random.Generator,
+) -> None:
+    """A step from the start: every stage's gradients where the parameters then were, where it ended, and its last loss."""
     theta = list(problem.parameters)
+    loss = np.nan
     for number, stage in enumerate(problem.objective.stages):
-        check_gradients(found, problem, number, theta, dtype, rng)
+        loss = float(reference.stage_loss(problem, number, theta))
+        check_gradients(gradients, problem, number, theta, dtype, rng)
         for i in range(stage.start, stage.stop):
-            theta[i] = theta[i] - first_move(problem, np.asarray(found[i], np.float64))
-    # ``loss_value`` tells the last stage's; there the parameters of earlier stages have moved, its own have not
-    last = problem.objective.stages[-1]
-    before = [*theta[: last.start], *problem.parameters[last.start : last.stop], *theta[last.stop :]]
-    check_loss(implementation.loss_value(), problem, len(problem.objective.stages) - 1, before, dtype)
+            theta[i] = theta[i] - first_move(problem, np.asarray(gradients[i], np.float64))
+    _judge_loss(implementation.loss_value(), loss, problem, dtype)
     _check_moved(implementation.parameters(), theta, problem, dtype)
-    return theta
 
 
 def first_move(problem: ArchitectureProblem, gradient: Array) -> Array:
@@ -81,7 +85,10 @@ def check_loss(
     value: float, problem: ArchitectureProblem, stage: int, parameters: Sequence[Array], dtype: str
 ) -> float:
     """Relative error of a stage's loss.  Raises Mismatch."""
-    wanted = float(reference.stage_loss(problem, stage, parameters))
+    return _judge_loss(value, float(reference.stage_loss(problem, stage, parameters)), problem, dtype)
+
+
+def _judge_loss(value: float, wanted: float, problem: ArchitectureProblem, dtype: str) -> float:
     return _judge("loss", abs(value - wanted) / max(abs(wanted), 1e-2), problem, dtype)
 
 

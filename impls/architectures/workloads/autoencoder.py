@@ -10,7 +10,7 @@ from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
-    """inputs - width … width - code - width … width - inputs, with ``hidden`` layers of tanh on either side of the code."""
+    """Inputs - width … width - code - width … width - inputs, with ``hidden`` layers of tanh on either side of the code."""
     side = [sizes["width"]] * sizes["hidden"]
     units = (*side, sizes["code"], *side, sizes["inputs"])
     return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "mse"))
