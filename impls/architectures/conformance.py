@@ -48,16 +48,23 @@ def check(implementation: Backprop, problem: ArchitectureProblem, dtype: str, se
 
 
 def check_step(
+    implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator
+) -> list[Array]:
+    """One step from the start, and ``check_stepped``.  Returns the parameters expected.  Raises Mismatch."""
+    implementation.step()
+    implementation.synchronize()
+    return check_stepped(implementation, problem, dtype, rng)
+
+
+def check_stepped(
     implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator, whole: bool = False
 ) -> list[Array]:
-    """One step from the start: every stage's gradients where its parameters then were, and where it ended.
+    """After one step from the start: every stage's gradients where its parameters then were, and where it ended.
 
     ``whole``: gradients are asked once for all arrays together, not for each.  Returns the parameters expected.
     Raises Mismatch.
     """
     check = check_gradient if whole else check_gradients
-    implementation.step()
-    implementation.synchronize()
     found = implementation.gradients()
     theta = list(problem.parameters)
     for number, stage in enumerate(problem.objective.stages):
