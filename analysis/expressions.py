@@ -1,7 +1,8 @@
 """Arithmetic over the sizes of a cell, read from text: parsed into a tree and walked, never evaluated as code.
 
-``n·m·p``, ``n*m*log2(width)``, ``m*beyond(4*m, L2)``: numbers, the names in ``VARIABLES`` or those given, ``+ - * / **`` (also ``·``,
-``×`` and ``^``), parentheses and the functions in ``FUNCTIONS``.  Anything else is refused with the place in the text.
+``n·m·p``, ``n*m*log2(width)``, ``m*beyond(4*m, L2)``: numbers, the names in ``VARIABLES`` or those given, ``+ - * / **``
+(also ``·``, ``×`` and ``^``), parentheses and the functions in ``FUNCTIONS``.  Anything else is refused with the place in
+the text.
 """
 
 from __future__ import annotations

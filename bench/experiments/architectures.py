@@ -1,7 +1,8 @@
 """Beyond the fully connected network: what a step of each workload costs, along its own axes.
 
 A task measures one workload by one implementation at all of its points, in shuffled order.  At every point the step is held
-to the forward-only reference before it is timed: at the cheapest one array by array, at the others with all gradients as one vector, which costs the reference one pass.
+to the forward-only reference before it is timed: at the cheapest one array by array, at the others with all gradients as one
+vector, which costs the reference one forward pass.
 """
 
 from __future__ import annotations
@@ -102,9 +103,7 @@ def _ceiling(device: str, dtype: str) -> float | None:
     return ceilings.measure(device, dtype)["ceiling_flops"]
 
 
-def _measured(
-    bench: Workbench, workload: Workload, point: Point, arguments: Mapping[str, Any], closely: bool
-) -> Row:
+def _measured(bench: Workbench, workload: Workload, point: Point, arguments: Mapping[str, Any], closely: bool) -> Row:
     """One point: prepared, held to the reference, its memory traced if asked to, timed.  Raises Mismatch, which names it."""
     problem = make_problem(workload.objective(point.sizes), point.sizes["n"], bench.seed)
     instance = bench.prepare(problem)
