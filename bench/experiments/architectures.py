@@ -1,8 +1,8 @@
 """Beyond the fully connected network: what a step of each workload costs, along its own axes.
 
 A task measures one workload by one implementation at all of its points, in shuffled order.  At every point the step is held
-to the forward-only reference before it is timed: at the cheapest one array by array, at the others with all gradients as one
-vector, which costs the reference one forward pass.
+to the forward-only reference before it is timed: at the cheapest one phase by phase and array by array, at all by its loss
+and by where it went, which costs the reference one forward pass.
 """
 
 from __future__ import annotations
@@ -106,14 +106,15 @@ def _ceiling(device: str, dtype: str) -> float | None:
 def _measured(bench: Workbench, workload: Workload, point: Point, arguments: Mapping[str, Any], closely: bool) -> Row:
     """One point: prepared, held to the reference, its memory traced if asked to, timed.  Raises Mismatch, which names it."""
     problem = make_problem(workload.objective(point.sizes), point.sizes["n"], bench.seed)
-    instance = bench.prepare(problem)
-    begun = time.perf_counter()
-    instance.step()
-    instance.synchronize()
-    row: Row = {"first_call_s": time.perf_counter() - begun}
     try:
-        rng = np.random.default_rng([bench.seed, 11])
-        conformance.check_stepped(instance, problem, bench.dtype, rng, whole=not closely)
+        instance = bench.prepare(problem)
+        begun = time.perf_counter()
+        instance.step()
+        instance.synchronize()
+        row: Row = {"first_call_s": time.perf_counter() - begun}
+        conformance.check_descent(instance, problem, bench.dtype, np.random.default_rng([bench.seed, 11]))
+        if closely:
+            conformance.check(bench.prepare(problem), problem, bench.dtype)
         if arguments["trace"]:
             row |= memory.peak(bench.entry, bench.device, instance, lambda: bench.prepare(problem))._asdict()
         row |= rounds_row(bench.time(instance.step, instance.synchronize, SECONDS[arguments["profile"]]))

@@ -26,7 +26,10 @@ DIRECTIONS = 2
 
 
 class Feeds(Protocol):
-    """What an implementation of architectures adds to ``Backprop``: another batch of the same shapes, and the copy of Q."""
+    """What an implementation of architectures adds to ``Backprop``: another batch of the same shapes, and the copy of Q.
+
+    An objective with several stages has no phases; ``gradients`` then gives what the last step has used.
+    """
 
     def hold(self, arrays: dict[str, AnyArray]) -> object:
         """Take these arrays in place of those of the problem, untimed; targets, masks and parameters stay."""
@@ -38,45 +41,65 @@ class Feeds(Protocol):
 def check(implementation: Backprop, problem: ArchitectureProblem, dtype: str, seed: int = 0) -> None:
     """Phases where there are any, then a step from the start; the problem is one step on afterwards.  Raises Mismatch."""
     rng = np.random.default_rng([seed, 7])
-    whole = len(problem.objective.stages) == 1
-    if whole:
-        for phase in (implementation.forward, implementation.loss, implementation.backward):
-            phase()
-        check_loss(implementation.loss_value(), problem, 0, problem.parameters, dtype)
-        check_gradients(implementation.gradients(), problem, 0, problem.parameters, dtype, rng)
-    check_step(implementation, problem, dtype, rng)
-
-
-def check_step(
-    implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator
-) -> list[Array]:
-    """One step from the start, and ``check_stepped``.  Returns the parameters expected.  Raises Mismatch."""
+    if len(problem.objective.stages) > 1:
+        implementation.step()
+        implementation.synchronize()
+        _check_after(implementation, implementation.gradients(), problem, dtype, rng)
+        return
+    for phase in (implementation.forward, implementation.loss, implementation.backward):
+        phase()
+    check_loss(implementation.loss_value(), problem, 0, problem.parameters, dtype)
+    gradients = implementation.gradients()
     implementation.step()
     implementation.synchronize()
-    return check_stepped(implementation, problem, dtype, rng)
+    _check_after(implementation, gradients, problem, dtype, rng)
 
 
-def check_stepped(
-    implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator, whole: bool = False
-) -> list[Array]:
-    """After one step from the start: every stage's gradients where its parameters then were, and where it ended.
-
-    ``whole``: gradients are asked once for all arrays together, not for each.  Returns the parameters expected.
-    Raises Mismatch.
-    """
-    check = check_gradient if whole else check_gradients
-    found = implementation.gradients()
+def _check_after(
+    implementation: Backprop,
+    gradients: Sequence[AnyArray],
+    problem: ArchitectureProblem,
+    dtype: str,
+    rng: np.random.Generator,
+) -> None:
+    """A step from the start: every stage's gradients where the parameters then were, where it ended, and its last loss."""
     theta = list(problem.parameters)
+    loss = np.nan
     for number, stage in enumerate(problem.objective.stages):
-        check(found, problem, number, theta, dtype, rng)
+        loss = float(reference.stage_loss(problem, number, theta))
+        check_gradients(gradients, problem, number, theta, dtype, rng)
         for i in range(stage.start, stage.stop):
-            theta[i] = theta[i] - first_move(problem, np.asarray(found[i], np.float64))
-    # ``loss_value`` tells the last stage's; there the parameters of earlier stages have moved, its own have not
-    last = problem.objective.stages[-1]
-    before = [*theta[: last.start], *problem.parameters[last.start : last.stop], *theta[last.stop :]]
-    check_loss(implementation.loss_value(), problem, len(problem.objective.stages) - 1, before, dtype)
+            theta[i] = theta[i] - first_move(problem, np.asarray(gradients[i], np.float64))
+    _judge_loss(implementation.loss_value(), loss, problem, dtype)
     _check_moved(implementation.parameters(), theta, problem, dtype)
-    return theta
+
+
+def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator) -> None:
+    """After one step of gradient descent from the start: its losses, and that it went by -η ∇L, along one direction.
+
+    Asks the implementation for no gradient, and the reference for one forward pass a stage, so that large problems can be
+    held too.  What rounding does to θ is allowed for; an array that is small beside the others may hide.  Raises Mismatch.
+    """
+    found = [np.asarray(p, np.float64) for p in implementation.parameters()]
+    theta = list(problem.parameters)
+    loss = np.nan
+    for number, stage in enumerate(problem.objective.stages):
+        own = range(stage.start, stage.stop)
+        v = {i: rng.standard_normal(theta[i].shape) for i in own}
+        # L(θ + i h v) = L + i h v·∇L
+        value = reference.stage_loss(
+            problem, number, [p + 1j * reference.H * v[i] if i in v else p for i, p in enumerate(theta)]
+        )
+        loss, exact = float(np.real(value)), -problem.learning_rate * float(np.imag(value)) / reference.H
+        moves = {i: found[i] - theta[i] for i in own}
+        moved = sum(float((moves[i] * v[i]).sum()) for i in own)
+        rounding = 2 * float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i] for i in own])))
+        size = max(float(np.linalg.norm(_flat([moves[i] for i in own]))), abs(exact), 1e-300)
+        excess = float(np.maximum(abs(moved - exact) - rounding, 0.0))  # keeps NaN
+        _judge(f"move of the {stage.name} parameters", excess / size, problem, dtype)
+        for i in own:
+            theta[i] = found[i]
+    _judge_loss(implementation.loss_value(), loss, problem, dtype)
 
 
 def first_move(problem: ArchitectureProblem, gradient: Array) -> Array:
@@ -90,7 +113,10 @@ def check_loss(
     value: float, problem: ArchitectureProblem, stage: int, parameters: Sequence[Array], dtype: str
 ) -> float:
     """Relative error of a stage's loss.  Raises Mismatch."""
-    wanted = float(reference.stage_loss(problem, stage, parameters))
+    return _judge_loss(value, float(reference.stage_loss(problem, stage, parameters)), problem, dtype)
+
+
+def _judge_loss(value: float, wanted: float, problem: ArchitectureProblem, dtype: str) -> float:
     return _judge("loss", abs(value - wanted) / max(abs(wanted), 1e-2), problem, dtype)
 
 
@@ -121,26 +147,6 @@ def check_gradients(
             error = abs(float((g * v).sum()) - exact) / scale
             worst = max(worst, _judge(f"gradient of array {i} ({names[i]})", error, problem, dtype))
     return worst
-
-
-def check_gradient(
-    found: Sequence[AnyArray],
-    problem: ArchitectureProblem,
-    stage: int,
-    parameters: Sequence[Array],
-    dtype: str,
-    rng: np.random.Generator,
-) -> float:
-    """Relative error of a stage's gradient as one vector, along one direction: for the price of one forward pass where there
-    are many arrays.  An array that is small beside the others may hide in it.  Raises Mismatch.
-    """
-    chosen = problem.objective.stages[stage]
-    g = {i: np.asarray(found[i], np.float64) for i in range(chosen.start, chosen.stop)}
-    v = {i: rng.standard_normal(part.shape) for i, part in g.items()}
-    exact = reference.derivative(problem, stage, parameters, dict(v))
-    norm = float(np.sqrt(sum(float((part**2).sum()) for part in g.values())))
-    error = abs(sum(float((g[i] * v[i]).sum()) for i in g) - exact) / max(norm, abs(exact), 1e-300)
-    return _judge("gradient", error, problem, dtype)
 
 
 def _check_moved(found: Sequence[AnyArray], wanted: Sequence[Array], problem: ArchitectureProblem, dtype: str) -> float:

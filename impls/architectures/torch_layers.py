@@ -41,7 +41,7 @@ Masks = Iterator[torch.Tensor]
 class Cell(nn.Module):
     """A recurrent module that hands on its states alone, without the last one beside them."""
 
-    CLASSES: Mapping[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    CLASSES: Mapping[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
     def __init__(self, cell: str, features: int, units: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ MODULES: dict[type[Layer], Callable[[Any, Shape], nn.Module]] = {
     Embedding: lambda layer, shape: nn.Embedding(layer.vocabulary, layer.width),
     Positions: lambda layer, shape: LearnedPositions(shape),
     LayerNorm: lambda layer, shape: nn.LayerNorm(shape[-1]),
-    Attention: lambda layer, shape: SelfAttention(*shape, layer.heads, layer.causal),
+    Attention: lambda layer, shape: SelfAttention(shape[0], shape[1], layer.heads, layer.causal),
 }
 
 
@@ -236,7 +236,7 @@ class TorchLayers:
     def backward(self) -> None:
         """Autograd, into fresh gradients."""
         self.optimizers[0].zero_grad()
-        self.value.backward()
+        self.value.backward()  # type: ignore[no-untyped-call]
 
     def update(self) -> None:
         """The optimizer's ``step``."""
@@ -265,13 +265,13 @@ class TorchLayers:
         # -log σ(D(x)) - log(1 - σ(D(G(z)))), as softplus
         value = F.softplus(-discriminator(self.arrays["real"])).mean()
         value = value + F.softplus(discriminator(fake.detach())).mean()
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         of_discriminator.step()
 
         discriminator.requires_grad_(False)
         of_generator.zero_grad()
         self.value = F.softplus(-discriminator(fake)).mean()
-        self.value.backward()
+        self.value.backward()  # type: ignore[no-untyped-call]
         of_generator.step()
         discriminator.requires_grad_(True)
 
