@@ -77,7 +77,9 @@ OBJECTIVES: dict[str, Objective] = {
     "text": text(Recurrent("lstm", 5)),
     "transformer": text(Positions(), *block(2, causal=True), *block(4, causal=True), LayerNorm()),
     "encoder": Supervised(
-        Architecture((5, 8), (Attention(2, causal=False), *block(1, causal=False), Flatten(), Dense(3)), "cross_entropy")
+        Architecture(
+            (5, 8), (Attention(2, causal=False), *block(1, causal=False), Flatten(), Dense(3)), "cross_entropy"
+        )
     ),
     "dqn": TemporalDifference(Architecture((2, 11, 9), CNN), discount=0.9),
     "gan": Adversarial(
