@@ -89,7 +89,9 @@ class Workload:
     @property
     def laws(self) -> tuple[Law, ...]:
         """Candidates for its time, declared before anything is measured; its own law is the last."""
-        article = Law("n·m·p", "the article's; p is the same at all sizes of a workload, which leaves n·m", ("1", "n·m"))
+        article = Law(
+            "n·m·p", "the article's; p is the same at all sizes of a workload, which leaves n·m", ("1", "n·m")
+        )
         plain = Law(self.plain, "every weight is used as often for each example", ("1", self.plain))
         reuse = Law("reuse", "each use of a weight, and each other multiply-add, costs the same", ("1", "n·products"))
         own = Law("own", self.statement, self.law)

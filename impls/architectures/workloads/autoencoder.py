@@ -10,7 +10,7 @@ from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
-    """inputs - width … width - code - width … width - inputs, with ``hidden`` layers of tanh on either side of the code."""
+    """Inputs - width … width - code - width … width - inputs, with ``hidden`` layers of tanh on either side of the code."""
     side = [sizes["width"]] * sizes["hidden"]
     units = (*side, sizes["code"], *side, sizes["inputs"])
     return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "mse"))
@@ -36,7 +36,7 @@ WORKLOAD = Workload(
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
         {"n": 2048, "width": 384},
-        {"n": 1024, "width": 512, "hidden": 2},
+        {"n": 512, "width": 512, "hidden": 2},
         {"n": 1024, "hidden": 4},
     ),
     variables=variables,

@@ -10,7 +10,7 @@ from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
-    """inputs - width - … - width - outputs, with ``hidden`` layers of tanh."""
+    """Inputs - width - … - width - outputs, with ``hidden`` layers of tanh."""
     units = (*[sizes["width"]] * sizes["hidden"], sizes["outputs"])
     return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "cross_entropy"))
 

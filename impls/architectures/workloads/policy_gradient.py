@@ -10,7 +10,7 @@ from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
-    """inputs - width … width - actions, with ``hidden`` layers of tanh.  The usual sizes are those of ``Catch``."""
+    """Inputs - width … width - actions, with ``hidden`` layers of tanh.  The usual sizes are those of ``Catch``."""
     units = (*[sizes["width"]] * sizes["hidden"], sizes["actions"])
     return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "policy_gradient"))
 

@@ -74,7 +74,7 @@ WORKLOAD = Workload(
     "and a softmax of every head",
     heldout=(
         {"n": 16, "d": 128},
-        {"n": 16, "s": 256},
+        {"n": 8, "s": 256},
         {"n": 1, "s": 1536, "d": 32, "heads": 2, "blocks": 1},
     ),
     plain="n·m·s",
