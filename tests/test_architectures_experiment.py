@@ -289,7 +289,7 @@ def test_every_workload_is_a_task_of_every_process() -> None:
     tasks = EXPERIMENT.tasks(Settings(impls=("numpy", "sklearn")))
     of = {impl: [task for task in tasks if task.impl == impl] for impl in ("numpy", "sklearn")}
     assert len({task.key for task in of["numpy"]}) == len(of["numpy"]) == 3 * len(workloads.NAMES)
-    assert [task.arguments["trace"] for task in of["numpy"]].count(True) == len(workloads.NAMES)
+    assert [task.arguments["first"] for task in of["numpy"]].count(True) == len(workloads.NAMES)
     # an implementation that cannot says so once
     assert [task.pass_number for task in of["sklearn"]] == [1] * len(workloads.NAMES)
     json.dumps([dict(task.arguments) for task in tasks])
@@ -330,6 +330,7 @@ def test_a_step_that_goes_elsewhere_is_caught(workload: str) -> None:
         right = registry.find("torch").prepare(problem, dtype=dtype)
         right.step()
         conformance.check_descent(right, problem, dtype, rng)
+        conformance.check_last_loss(right, problem, dtype)
         half = Wrong(right, lambda now: [(p + q) / 2 for p, q in zip(now, problem.parameters, strict=True)])
         with pytest.raises(Mismatch, match="move of the"):
             conformance.check_descent(half, problem, dtype, rng)

@@ -102,6 +102,16 @@ def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype:
     _judge_loss(implementation.loss_value(), loss, problem, dtype)
 
 
+def check_last_loss(implementation: Backprop, problem: ArchitectureProblem, dtype: str) -> float:
+    """After one step from the start: relative error of its last stage's loss, where parameters then were.  Raises Mismatch."""
+    last = problem.objective.stages[-1]
+    now = implementation.parameters()
+    theta = [
+        p if last.start <= i < last.stop else np.asarray(now[i], np.float64) for i, p in enumerate(problem.parameters)
+    ]
+    return check_loss(implementation.loss_value(), problem, len(problem.objective.stages) - 1, theta, dtype)
+
+
 def first_move(problem: ArchitectureProblem, gradient: Array) -> Array:
     """η d of the optimizer's first step, for one array."""
     optimizer = optimizers.find(problem.optimizer)
