@@ -115,8 +115,9 @@ def run(
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
     further = _experiments(f"{experiments},architectures" if _names(architectures) else experiments)
-    asked = replace(_asked_of_experiments(settings), architectures=_architectures(architectures))
-    if further:
+    chosen = _architectures(architectures)
+    asked = replace(_asked_of_experiments(settings), architectures=chosen) if further else None
+    if asked:
         experimenter.plan_of(further, asked)
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
@@ -125,7 +126,7 @@ def run(
     if code == runner.INTERRUPTED:
         print(f"interrupted; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
         raise typer.Exit(code)
-    failed = _run_experiments(further, asked, directory, resume) if further else []
+    failed = _run_experiments(further, asked, directory, resume) if asked else []
     page = write_report([directory], directory, laws)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
     if code or failed:
@@ -155,13 +156,23 @@ def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
     usual = experiments.Settings()
     return experiments.Settings(
         profile=settings.profile if settings.profile in experiments.PROFILES else usual.profile,
-        impls=(*settings.impls, *settings.own) or usual.impls,
+        impls=(*settings.impls, *settings.own) or _usual_impls(),
         device=settings.device,
         threads=settings.threads,
         dtype=settings.dtype or usual.dtype,
         seed=settings.seed,
         data=usual.data if settings.data == "synthetic" else settings.data,
     )
+
+
+def _usual_impls() -> tuple[str, ...]:
+    """What is measured where no implementation is named, without those that cannot run here, which are told."""
+    from bench.experiments import run as experimenter
+
+    ready, left_out = experimenter.usual_impls()
+    for name, reason in left_out.items():
+        console.print(f"left out: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    return ready
 
 
 def _run_experiments(
@@ -213,10 +224,9 @@ def experiment(
         raise UserError(
             "--architectures chooses among the workloads of an experiment that was not named: architectures"
         )
-    usual = experiments.Settings()
     settings = experiments.Settings(
         profile=profile,
-        impls=(*_names(impls), *(impl or ())) or usual.impls,
+        impls=(*_names(impls), *(impl or ())) or _usual_impls(),
         device=device,
         threads=threads,
         dtype=dtype,

@@ -21,6 +21,7 @@ from backprop_files import UserError
 VARIABLES = {
     "n": "training examples in one step, or in one epoch",
     "steps": "steps of an epoch: n / batch, rounded up",
+    "batch": "examples in each of them",
     "m": "weights and biases",
     "p": "operations per activation and its derivative",
     "u": "units that have an activation",
@@ -46,6 +47,11 @@ def _beyond(size: Floats, limit: Floats) -> Floats:
     return np.clip(1 - limit / np.maximum(size, 1e-300), 0, None)
 
 
+def _reaches(size: Floats, least: Floats) -> Floats:
+    """1 from ``least`` on, 0 below: where a library takes another kernel."""
+    return np.asarray(size >= least, float)
+
+
 FUNCTIONS: dict[str, tuple[int, Callable[..., Floats]]] = {
     "log": (1, np.log),
     "log2": (1, np.log2),
@@ -55,6 +61,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Floats]]] = {
     "max": (2, np.maximum),
     "mod": (2, np.mod),
     "beyond": (2, _beyond),
+    "reaches": (2, _reaches),
 }
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: np.add,

@@ -78,7 +78,7 @@ def drawn(rng: np.random.Generator, arrays: Batch, n: int, steps: int) -> Iterat
 
 
 def images(prepare: Prepare, rate: float = 3e-3, seed: int = 0, steps: int = 300) -> Learnt:
-    """cnn on digits, 8 × 8: the share of the test images that it tells, beside always telling the commonest class."""
+    """Cnn on digits, 8 × 8: the share of the test images that it tells, beside always telling the commonest class."""
     workload = workloads.find("cnn")
     sizes = workload.at(n=64, side=8, channels=8, inputs=1)
     problem, learner = started(prepare, workload.objective(sizes), sizes["n"], rate, seed)
@@ -93,7 +93,7 @@ def images(prepare: Prepare, rate: float = 3e-3, seed: int = 0, steps: int = 300
 
 
 def codes(prepare: Prepare, rate: float = 3e-3, seed: int = 0, steps: int = 1500) -> Learnt:
-    """autoencoder on digits, four numbers for 64: the share of the test images' variance that is lost.
+    """Autoencoder on digits, four numbers for 64: the share of the test images' variance that is lost.
 
     Beside it, that of four principal components: no linear autoencoder does better on what it was fitted to.
     """
@@ -102,9 +102,7 @@ def codes(prepare: Prepare, rate: float = 3e-3, seed: int = 0, steps: int = 1500
     problem, learner = started(prepare, workload.objective(sizes), sizes["n"], rate, seed)
     parts = datasets.split(datasets.find("digits"), seed)
     seen, unseen = parts.train.inputs, parts.test.inputs
-    theta = train(
-        learner, drawn(np.random.default_rng(seed), {"inputs": seen, "targets": seen}, sizes["n"], steps)
-    )
+    theta = train(learner, drawn(np.random.default_rng(seed), {"inputs": seen, "targets": seen}, sizes["n"], steps))
     (architecture,) = problem.objective.architectures
     centred = unseen - seen.mean(axis=0)
     axes = np.linalg.svd(seen - seen.mean(axis=0), full_matrices=False)[2][: sizes["code"]]
@@ -169,7 +167,7 @@ def places() -> Array:
 
 
 def points(prepare: Prepare, rate: float = 1e-3, seed: int = 0, steps: int = 3000) -> Learnt:
-    """gan on eight Gaussians: the share of its points within three spreads of a middle, 0 unless each has a fair part.
+    """Gan on eight Gaussians: the share of its points within three spreads of a middle, 0 unless each has a fair part.
 
     A fair part is a third of an eighth; the mixture itself reaches 0.989.
     """
@@ -244,7 +242,9 @@ def temporal_difference(prepare: Prepare, play: Play, rate: float | None = None,
     """
     env, workload, rng = environment(play.environment), workloads.find("dqn"), np.random.default_rng(seed)
     sizes = workload.at(**spaces(env), **play.sizes)
-    problem, learner = started(prepare, workload.objective(sizes), sizes["n"], play.rate if rate is None else rate, seed)
+    problem, learner = started(
+        prepare, workload.objective(sizes), sizes["n"], play.rate if rate is None else rate, seed
+    )
     learner.renew_target()
     values, memory = Values(problem.objective.architectures[0], learner), Memory(play.steps, sizes["inputs"])
     returns, total = [], 0.0
@@ -265,7 +265,12 @@ def temporal_difference(prepare: Prepare, play: Play, rate: float | None = None,
             values.renew()
         if step % 200 == 0:
             learner.renew_target()
-    return Learnt(float(np.mean(returns[-20:])), play.goal, True, {"first 20": float(np.mean(returns[:20])), "episodes": len(returns)})
+    return Learnt(
+        float(np.mean(returns[-20:])),
+        play.goal,
+        True,
+        {"first 20": float(np.mean(returns[:20])), "episodes": len(returns)},
+    )
 
 
 class Memory:
@@ -301,7 +306,9 @@ def policy(prepare: Prepare, play: Play, rate: float | None = None, seed: int = 
     """
     env, workload, rng = environment(play.environment), workloads.find("policy_gradient"), np.random.default_rng(seed)
     sizes = workload.at(**spaces(env), **play.sizes)
-    problem, learner = started(prepare, workload.objective(sizes), sizes["n"], play.rate if rate is None else rate, seed)
+    problem, learner = started(
+        prepare, workload.objective(sizes), sizes["n"], play.rate if rate is None else rate, seed
+    )
     scores, means = Values(problem.objective.architectures[0], learner), []
     env.reset(seed=seed)
     for _ in range(play.steps):
