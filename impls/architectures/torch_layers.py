@@ -174,13 +174,13 @@ class TorchLayers:
         self.device = resolve(device, threads)
         self.dtype = DTYPES[dtype]
         self.problem, self.objective = problem, problem.objective
-        masks = iter([self._tensor(mask) for mask in problem.masks])
+        drawn = [self._tensor(mask) for mask in problem.masks]
+        masks = iter(drawn)
         self.models = [self._model(architecture, masks) for architecture in self.objective.architectures]
         self._load(self._parameters(), problem.parameters)
         self.target: nn.Module | None = None
         if isinstance(self.objective, TemporalDifference):
-            masks = iter([self._tensor(mask) for mask in problem.masks])
-            self.target = self._model(self.objective.architecture, masks).requires_grad_(False)
+            self.target = self._model(self.objective.architecture, iter(drawn)).requires_grad_(False)
             self._load(list(self.target.parameters()), problem.target)
         make = OPTIMIZERS[problem.optimizer]
         self.optimizers = [
