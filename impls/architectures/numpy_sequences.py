@@ -88,47 +88,85 @@ def layer_norm(c: Workspace, layer: LayerNorm, theta: Theta, x: Node, shape: Sha
     return y
 
 
+#: Scores worked on at a time, so that they stay in cache between the calls that go over them.
+SCORES = 1 << 16
+
+
 def attention(c: Workspace, layer: Attention, theta: Theta, x: Node, shape: Shape, f: Emitter, b: Emitter) -> Node:
     """Q, K, V = x W + b;  P = softmax(Q K^T / √d_h);  y = (P V) Wo + bo, heads side by side."""
-    n, (s, d), heads = x.n, shape, layer.heads
+    n, (s, d) = x.n, shape
     w, bias, wo, bo = theta.arrays
-    y = c.node(shape, n, FIRST)
-    scale = c.ops.constant(1.0 / math.sqrt(d // heads))
+    y, inner = c.node(shape, n, FIRST), Emitter([])
     three, joined = c.ops.empty(n * s, 3 * d), c.ops.empty(n * s, d)
     d_three, d_joined = (c.ops.empty(*a.shape) if c.training else None for a in (three, joined))
-    rows_product(
-        c, (w, bias), theta.gradients[:2], rows_of(x.x), three, rows_of(x.d), d_three, f, backward_in := Emitter([])
-    )
-    q, k, v = _by_head(three, n, s, 3, heads)
-    weights, mixed = c.ops.empty(n, heads, s, s), c.ops.empty(n, heads, s, d // heads)
-    peak = c.ops.empty(n, heads, s, 1)
-    f(np.multiply, q, scale, q)  # d numbers for a position, where scores would be s
-    f(np.matmul, q, k.swapaxes(2, 3), weights)
-    if layer.causal:
-        f(np.add, weights, np.triu(np.full((s, s), -np.inf, c.ops.dtype), 1), weights)
-    f(np.maximum.reduce, weights, axis=-1, keepdims=True, out=peak)
-    f(np.subtract, weights, peak, weights)
-    f(np.exp, weights, weights)
-    f(np.add.reduce, weights, axis=-1, keepdims=True, out=peak)
-    f(np.divide, weights, peak, weights)
-    f(np.matmul, weights, v, mixed)
-    f(np.copyto, _by_head(joined, n, s, 1, heads)[0], mixed)
+    rows_product(c, (w, bias), theta.gradients[:2], rows_of(x.x), three, rows_of(x.d), d_three, f, inner)
+    heads = _Heads(c, layer, three, joined, n, s)
+    heads.forward(f)
     rows_product(c, (wo, bo), theta.gradients[2:], joined, rows_of(y.x), d_joined, rows_of(y.d), f, b)
     if d_three is not None and d_joined is not None:
-        dq, dk, dv = _by_head(d_three, n, s, 3, heads)
-        d_mixed, d_weights = _by_head(d_joined, n, s, 1, heads)[0], c.ops.empty(*weights.shape)
-        b(np.matmul, weights.swapaxes(2, 3), d_mixed, mixed2 := c.ops.empty(*mixed.shape))  # δ_V = P^T δ
-        b(np.copyto, dv, mixed2)
-        b(np.matmul, d_mixed, v.swapaxes(2, 3), d_weights)  # δ_P = δ V^T
-        b(np.vecdot, d_mixed, mixed, peak[..., 0])  # Σ_k P ∘ δ_P of a row is Σ_d δ ∘ (P V)
-        b(np.subtract, d_weights, peak, d_weights)  # δ_S = P ∘ (δ_P - Σ_k P ∘ δ_P)
-        b(np.multiply, d_weights, weights, d_weights)
-        b(np.matmul, d_weights, k, mixed2)  # δ_Q = δ_S K / √d_h
-        b(np.multiply, mixed2, scale, dq)
-        b(np.matmul, d_weights.swapaxes(2, 3), q, mixed2)  # δ_K = δ_S^T Q / √d_h, and Q is scaled already
-        b(np.copyto, dk, mixed2)
-        b.calls.extend(backward_in.calls)
+        heads.backward(b, d_three, d_joined)
+    b.calls.extend(inner.calls)
     return y
+
+
+class _Heads:
+    """O = P V of every head, a few examples at a time.
+
+    The softmax is not divided by its sums: with E = e^(S - max) and r = 1 / Σ_keys E, P = r E, and O = r (E V) has d / heads
+    numbers to multiply for each position where P has as many as there are positions.
+    """
+
+    def __init__(self, c: Workspace, layer: Attention, three: AnyArray, joined: AnyArray, n: int, s: int) -> None:
+        self.ops, heads, d = c.ops, layer.heads, joined.shape[1]
+        self.heads, self.shape = heads, (n, s)
+        self.scale = c.ops.constant(1.0 / math.sqrt(d // heads))
+        self.q, self.k, self.v = _by_head(three, n, s, 3, heads)
+        self.out = _by_head(joined, n, s, 1, heads)[0]
+        self.mixed, self.e = c.ops.empty(n, heads, s, d // heads), c.ops.empty(n, heads, s, s)
+        self.r = c.ops.empty(n, heads, s, 1)
+        self.later = np.triu(np.full((s, s), -np.inf, c.ops.dtype), 1) if layer.causal else None
+        size = max(1, SCORES // (heads * s * s))
+        self.parts = [slice(start, start + size) for start in range(0, n, size)]
+        self.first = slice(0, min(size, n))
+
+    def forward(self, f: Emitter) -> None:
+        f(np.multiply, self.q, self.scale, self.q)  # d numbers for a position, where scores would be s
+        for part in self.parts:
+            e, r, mixed = self.e[part], self.r[part], self.mixed[part]
+            f(np.matmul, self.q[part], self.k[part].swapaxes(2, 3), e)
+            if self.later is not None:
+                f(np.add, e, self.later, e)
+            f(np.maximum.reduce, e, axis=-1, keepdims=True, out=r)
+            f(np.subtract, e, r, e)
+            f(np.exp, e, e)
+            f(np.add.reduce, e, axis=-1, keepdims=True, out=r)
+            f(np.reciprocal, r, r)
+            f(np.matmul, e, self.v[part], mixed)
+            f(np.multiply, mixed, r, mixed)
+        f(np.copyto, self.out, self.mixed)
+
+    def backward(self, b: Emitter, d_three: AnyArray, d_joined: AnyArray) -> None:
+        """With δ' = r ∂L/∂O:  ∂L/∂V = E^T δ',  ∂L/∂S = E ∘ (δ' V^T - Σ_features δ' ∘ O),  ∂L/∂Q = ∂L/∂S K / √d_h, and
+        ∂L/∂K = (∂L/∂S)^T Q / √d_h, Q being scaled already (the sum is that of P ∘ ∂L/∂P: Dao et al. 2022).
+        """
+        n, s = self.shape
+        d_out, (dq, dk, dv) = _by_head(d_joined, n, s, 1, self.heads)[0], _by_head(d_three, n, s, 3, self.heads)
+        d_mixed, part_of = self.ops.empty(*self.mixed.shape), self.ops.empty(*self.mixed.shape)
+        ds = self.ops.empty(*self.e[self.first].shape)
+        b(np.multiply, d_out, self.r, d_mixed)
+        b(np.vecdot, d_mixed, self.mixed, self.r[..., 0])
+        for part in self.parts:
+            e, d, back = self.e[part], d_mixed[part], part_of[part]
+            scores = ds[: len(e)]
+            b(np.matmul, e.swapaxes(2, 3), d, back)
+            b(np.copyto, dv[part], back)
+            b(np.matmul, d, self.v[part].swapaxes(2, 3), scores)
+            b(np.subtract, scores, self.r[part], scores)
+            b(np.multiply, scores, e, scores)
+            b(np.matmul, scores, self.k[part], back)
+            b(np.multiply, back, self.scale, dq[part])
+            b(np.matmul, scores.swapaxes(2, 3), self.q[part], back)
+            b(np.copyto, dk[part], back)
 
 
 def _by_head(rows: AnyArray, n: int, s: int, parts: int, heads: int) -> AnyArray:
