@@ -97,12 +97,15 @@ class Compiled:
                 theta, state, value = step(carry[0], x[rows], t[rows], carry[1])
                 return (theta, state), value
 
-            (theta, state), values = jax.lax.scan(body, (theta, state), order.reshape(-1, batch))
-            return theta, state, values[-1]
+            whole = len(order) // batch * batch
+            carry, values = jax.lax.scan(body, (theta, state), order[:whole].reshape(-1, batch))
+            if whole == len(order):
+                return *carry, values[-1]
+            carry, value = body(carry, order[whole:])
+            return *carry, value
 
         self.step = jax.jit(step, donate_argnums=(0, 3))
         self.epoch = jax.jit(epoch, donate_argnums=(0, 1), static_argnames="batch")
-        self.rows = jax.jit(lambda x, t, rows: (x[rows], t[rows]))
         # jax.vjp's pullback is a pytree: forward hands it to backward, with all that it keeps
         self.forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x), theta))
         self.loss = jax.jit(jax.value_and_grad(lambda y, t: LOSSES[network.loss].value(XP, y, t)))
@@ -152,17 +155,10 @@ class JaxJit:
         self.theta, self.state, self.value = self._compiled.step(self.theta, self.x, self.t, self.state)
 
     def epoch(self, order: AnyArray, batch: int) -> None:
-        """All whole batches in one compiled loop (``jax.lax.scan``), then a step of what is left."""
-        rest = len(order) % batch
-        whole = jnp.asarray(order[: len(order) - rest])
-        if len(whole):
-            self.theta, self.state, self.value = self._compiled.epoch(
-                self.theta, self.state, self.x, self.t, whole, batch=batch
-            )
-        if rest:
-            last = jnp.asarray(order[-rest:])
-            x, t = self._compiled.rows(self.x, self.t, last)
-            self.theta, self.state, self.value = self._compiled.step(self.theta, x, t, self.state)
+        """One compiled call: a loop (``jax.lax.scan``) over all whole batches, then a step of what is left."""
+        self.theta, self.state, self.value = self._compiled.epoch(
+            self.theta, self.state, self.x, self.t, jnp.asarray(order), batch=batch
+        )
 
     def synchronize(self) -> None:
         """Wait for everything this problem holds."""

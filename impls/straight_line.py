@@ -72,6 +72,7 @@ class Operations(ABC):
     column_sum: Any  # column_sum(a, out): (rows, B) -> (B,)
     column_max: Any
     sqrt: Any
+    add_number: Any  # add_number(c, out): out += c, c a number
     add_scaled: Any  # add_scaled(c, a, out): out += c a over flat arrays, c a number
     add_squared: Any  # add_squared(c, a, out, s): out += c a², with s for scratch
     add_quotient: Any  # add_quotient(c, a, b, out): out += c a / b; b may be overwritten

@@ -31,6 +31,21 @@ def ran(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def ran_without(modules: tuple[str, ...], *arguments: str) -> tuple[int, str, str]:
+    """The same where these are not installed."""
+    hidden = (
+        "import importlib.util, backprop_bench\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name, *more: None if name in {modules!r} else find(name, *more)\n"
+        "backprop_bench.main()"
+    )
+    line = [sys.executable, "-c", hidden, *arguments]
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "COLUMNS": "60"}, timeout=300
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 def tasks_in(directory: Path, name: str = "epochs") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((directory / "experiments" / f"{name}.json").read_text())["tasks"]
     return found
@@ -117,6 +132,27 @@ def test_one_that_cannot_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert "failed" in err
     assert len(tasks_in(tmp_path)) == 4
     assert "has no &#39;epoch&#39;" in (tmp_path / "report.html").read_text()
+
+
+def test_usual_ones_that_are_not_installed_are_left_out_and_told(tmp_path: Path) -> None:
+    arguments = ("experiment", "epochs", "--profile", "smoke", "--out", str(tmp_path))
+    code, out, err = ran_without(("torch", "jax"), *arguments)
+    assert (code, err) == (0, "")
+    told = [line for line in out.splitlines() if line.startswith("left out:")]
+    assert [line.split(":")[1].strip() for line in told] == ["torch", "jax"]
+    assert all("not installed: pip install" in line for line in told)
+    assert {task["impl"] for task in tasks_in(tmp_path)} == {"numpy"}
+
+
+def test_one_that_is_asked_for_and_not_installed_is_refused(tmp_path: Path) -> None:
+    arguments = ("experiment", "epochs", "--profile", "smoke", "--out", str(tmp_path / "out"))
+    code, out, err = ran_without(("torch", "jax"), *arguments, "--impls", "numpy,jax")
+    assert code == 2
+    assert "left out" not in out
+    assert "'jax' cannot run" in err
+    assert "pip install" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ COLUMNS: dict[str, Any] = {name: FRAME[name].to_numpy(float) for name in VARIABL
         ("m·log2(width)", lambda f: f["m"] * np.log2(f["width"])),
         ("max(n, m) × min(p, 3)", lambda f: np.maximum(f["n"], f["m"]) * np.minimum(f["p"], 3)),
         ("n/ceil(n/2)", lambda f: f["n"] / np.ceil(f["n"] / 2)),
+        ("reaches(n, 3)", lambda f: (f["n"] >= 3) * 1.0),
         ("beyond(4·m, n)", lambda f: np.maximum(0, 1 - f["n"] / (4 * f["m"]))),
     ],
 )
@@ -65,7 +66,7 @@ def test_anything_but_arithmetic_is_refused(text: str, words: str) -> None:
 
 
 def test_functions_do_not_include_anything_that_runs_code() -> None:
-    assert set(FUNCTIONS) == {"log", "log2", "sqrt", "ceil", "min", "max", "mod", "beyond"}
+    assert set(FUNCTIONS) == {"log", "log2", "sqrt", "ceil", "min", "max", "mod", "beyond", "reaches"}
 
 
 def test_our_own_laws_are_whole() -> None:

@@ -18,28 +18,44 @@ from impls.problem import make_problem
 
 #: By profile: fresh processes, examples, networks (hidden width, activation), seconds each batch size is timed.
 PASSES = {"smoke": 1, "quick": 3, "full": 5}
-EXAMPLES = {"smoke": 32, "quick": 512, "full": 2048}
+EXAMPLES = {"smoke": 32, "quick": 256, "full": 2048}
 NETWORKS = {
     "smoke": ((8, "horner-2"), (16, "horner-2"), (16, "horner-8"), (32, "horner-2")),
     "quick": ((16, "horner-2"), (64, "horner-2"), (64, "horner-12"), (256, "horner-2")),
     "full": tuple((width, f"horner-{k}") for width in (16, 64, 128, 256) for k in (2, 6, 12)),
 }
-SECONDS = {"smoke": 0.01, "quick": 0.05, "full": 0.2}
+SECONDS = {"smoke": 0.01, "quick": 0.04, "full": 0.2}
 OPTIMIZERS = {"smoke": ("gradient-descent",), "quick": ("gradient-descent",), "full": ("gradient-descent", "adam")}
-#: Of the sizes between the powers of two, which no fit sees, every so many is measured.
-EVERY = {"smoke": 2, "quick": 2, "full": 1}
+#: Sizes drawn from each octave that no fit sees.
+UNSEEN = {"smoke": 1, "quick": 2, "full": 2}
+#: One epoch more, over so many times the examples, in batches that leave a rest.
+LONGER, REST_AFTER = 4, 60
 
 
-def batches(n: int, every: int) -> dict[int, bool]:
-    """Batch sizes from 1 to n, and whether a fit may see them: powers of two and n; 3, 12, 48, … times the rest may not."""
-    seen = [2**k for k in range(n.bit_length()) if 2**k < n] + [n]
-    between = [3 * 2**k for k in range(0, n.bit_length(), every) if 3 * 2**k < n]
-    return dict.fromkeys(seen, True) | {b: False for b in between if b not in seen}
+def sizes_of(n: int, unseen: int, seed: str) -> dict[int, bool]:
+    """Batch sizes from 1 to n, and whether a fit may see them: 1, n and one of every octave between; ``unseen`` more may not.
+
+    All are drawn alike, so that neither kind is the one that compilers and caches like better; a short octave has fewer.
+    """
+    rng = Random(seed)
+    found = {1: True, n: True}
+    low = 2
+    while low < n:
+        octave = range(low, min(2 * low, n))
+        drawn = rng.sample(octave, min(1 + unseen, len(octave)))
+        found |= {batch: i == 0 for i, batch in enumerate(drawn)}
+        low *= 2
+    return found
 
 
 def tasks(settings: Settings) -> list[Task]:
-    """One for each network, optimizer, implementation and process: all its batch sizes, and the step and update alone."""
+    """One for each network, optimizer, implementation and process: its batch sizes, and the step and update alone."""
     profile = settings.profile
+    n = EXAMPLES[profile]
+    drawn = {  # the same in all implementations and passes
+        network: list(sizes_of(n, UNSEEN[profile], f"{settings.seed} {network}").items())
+        for network in NETWORKS[profile]
+    }
     return [
         Task(
             f"{impl} 64-{width}-{width}-10 {activation} {optimizer} pass {number}",
@@ -48,8 +64,8 @@ def tasks(settings: Settings) -> list[Task]:
                 "layers": [64, width, width, 10],
                 "activation": activation,
                 "optimizer": optimizer,
-                "n": EXAMPLES[profile],
-                "every": EVERY[profile],
+                "n": n,
+                "sizes": drawn[width, activation],
                 "seconds": SECONDS[profile],
                 "shuffle": [settings.seed, number],
             },
@@ -63,13 +79,18 @@ def tasks(settings: Settings) -> list[Task]:
 
 
 def measure(bench: Workbench, arguments: Mapping[str, Any]) -> list[Row]:
-    """A row for each batch size, in shuffled order; then one of a step of a single example, and one of the update alone."""
+    """A row for each batch size, over as many of n examples as fill whole batches, in shuffled order; then one of more
+    examples, one of a step of a single example, and one of the update alone.
+    """
     network = Network(tuple(arguments["layers"]), arguments["activation"])
     n = arguments["n"]
-    rng = Random(str(arguments["shuffle"]))
-    sizes = list(batches(n, arguments["every"]).items())
-    rows = [_epoch(bench, network, arguments, n, batch, seen) for batch, seen in rng.sample(sizes, len(sizes))]
-    rows.append(_epoch(bench, network, arguments, 4 * n, 64, False))  # another n, never fitted either
+    sizes = Random(str(arguments["shuffle"])).sample(arguments["sizes"], len(arguments["sizes"]))
+    rows = [
+        _epoch(bench, network, arguments, n, n // batch * batch, batch) | {"what": "epoch", "seen": seen}
+        for batch, seen in sizes
+    ]
+    longer = LONGER * n
+    rows.append(_epoch(bench, network, arguments, longer, longer, REST_AFTER) | {"what": "longer", "seen": False})
     alone = {"step": 1, "update": n}
     return rows + [
         _alone(bench, network, arguments, what, n) for what, n in alone.items() if what in bench.entry.phases
@@ -86,12 +107,13 @@ def _alone(bench: Workbench, network: Network, arguments: Mapping[str, Any], wha
     return {"what": what, **_sizes(network, n), "batch": n, "seen": False, **rounds_row(timed)}
 
 
-def _epoch(bench: Workbench, network: Network, arguments: Mapping[str, Any], n: int, batch: int, seen: bool) -> Row:
-    check_batch(batch, n)
-    trainer = trainer_of(bench, make_problem(network, n, bench.seed, optimizer=arguments["optimizer"]))
-    order = np.random.default_rng([bench.seed, n, batch]).permutation(n)
+def _epoch(bench: Workbench, network: Network, arguments: Mapping[str, Any], rows: int, taken: int, batch: int) -> Row:
+    """An epoch over so many examples, taken in any order from a problem's rows."""
+    check_batch(batch, taken)
+    trainer = trainer_of(bench, make_problem(network, rows, bench.seed, optimizer=arguments["optimizer"]))
+    order = np.random.default_rng([bench.seed, rows, batch]).permutation(rows)[:taken]
     timed = bench.time(partial(trainer.epoch, order, batch), trainer.synchronize, arguments["seconds"])
-    return {"what": "epoch", **_sizes(network, n), "batch": batch, "seen": seen, **rounds_row(timed)}
+    return {**_sizes(network, taken), "batch": batch, **rounds_row(timed)}
 
 
 def _sizes(network: Network, n: int) -> dict[str, int]:
@@ -104,7 +126,7 @@ EXPERIMENT = Experiment(
     "epochs",
     "an epoch over n examples in batches of b costs n times what an example does and n/b times what a step does; "
     "for b = 1 every example needs forward, backward and update",
-    "epochs in batches of 1 to n, four networks; the law is fitted on powers of two and asked about sizes between",
+    "epochs in batches of 1 to n, four networks; the law is fitted to some sizes and asked about others, all drawn alike",
     tasks,
     measure,
 )

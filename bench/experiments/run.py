@@ -20,7 +20,7 @@ from rich.console import Console
 from backprop_files import SCHEMA_VERSION, UserError, write_json
 from bench import documents, machine, plan, process, snapshots
 from bench.cells import Setting
-from bench.experiments import PROFILES, Experiment, Settings, Task
+from bench.experiments import IMPLS, PROFILES, Experiment, Settings, Task
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
 from bench.progress_bar import progress_bar
 from bench.store import locked
@@ -92,10 +92,8 @@ class Record:
 
 
 def _relevant(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    found = asdict(settings)
-    if not experiment.uses_data:
-        del found["data"]
-    return found
+    unused = {"data": not experiment.uses_data, "architectures": not experiment.uses_architectures}
+    return {key: value for key, value in asdict(settings).items() if not unused.get(key)}
 
 
 def _plain(task: Task) -> dict[str, Any]:
@@ -137,6 +135,13 @@ def run(
             _Runner(experiment, settings, record, cpus, Path(scratch), watch).run(due)
             failed += record.document["failed"]
     return failed
+
+
+def usual_impls() -> tuple[tuple[str, ...], dict[str, str]]:
+    """Of the implementations measured where none is named: those that can run here, and why the others cannot."""
+    reasons = {name: registry.find(name).missing() for name in IMPLS}
+    ready = tuple(name for name, reason in reasons.items() if reason is None)
+    return ready, {name: reason for name, reason in reasons.items() if reason}
 
 
 def plan_of(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[Experiment, list[Task]]]:

@@ -8,7 +8,7 @@ passes only if all of them happen to miss it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,7 +28,8 @@ DIRECTIONS = 2
 class Feeds(Protocol):
     """What an implementation of architectures adds to ``Backprop``: another batch of the same shapes, and the copy of Q.
 
-    An objective with several stages has no phases; ``gradients`` then gives what the last step has used.
+    An objective with several stages has no phases; ``gradients`` then gives what the last step has used
+    (``KeepsGradients``: only if it was asked to).
     """
 
     def hold(self, arrays: dict[str, AnyArray]) -> object:
@@ -38,12 +39,23 @@ class Feeds(Protocol):
         """Q⁻ ← Q; nothing where there is no Q⁻."""
 
 
+@runtime_checkable
+class KeepsGradients(Protocol):
+    """What an implementation adds whose step of several stages would take longer if it told its gradients."""
+
+    keep_gradients: bool  # False unless a step is to be checked
+
+
 def check(implementation: Backprop, problem: ArchitectureProblem, dtype: str, seed: int = 0) -> None:
     """Phases where there are any, then a step from the start; the problem is one step on afterwards.  Raises Mismatch."""
     rng = np.random.default_rng([seed, 7])
     if len(problem.objective.stages) > 1:
+        if isinstance(implementation, KeepsGradients):
+            implementation.keep_gradients = True
         implementation.step()
         implementation.synchronize()
+        if isinstance(implementation, KeepsGradients):
+            implementation.keep_gradients = False
         _check_after(implementation, implementation.gradients(), problem, dtype, rng)
         return
     for phase in (implementation.forward, implementation.loss, implementation.backward):
@@ -72,6 +84,44 @@ def _check_after(
             theta[i] = theta[i] - first_move(problem, np.asarray(gradients[i], np.float64))
     _judge_loss(implementation.loss_value(), loss, problem, dtype)
     _check_moved(implementation.parameters(), theta, problem, dtype)
+
+
+def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator) -> None:
+    """After one step of gradient descent from the start: its losses, and that it went by -η ∇L, along one direction.
+
+    Asks the implementation for no gradient, and the reference for one forward pass a stage, so that large problems can be
+    held too.  What rounding does to θ is allowed for; an array that is small beside the others may hide.  Raises Mismatch.
+    """
+    found = [np.asarray(p, np.float64) for p in implementation.parameters()]
+    theta = list(problem.parameters)
+    loss = np.nan
+    for number, stage in enumerate(problem.objective.stages):
+        own = range(stage.start, stage.stop)
+        v = {i: rng.standard_normal(theta[i].shape) for i in own}
+        # L(θ + i h v) = L + i h v·∇L
+        value = reference.stage_loss(
+            problem, number, [p + 1j * reference.H * v[i] if i in v else p for i, p in enumerate(theta)]
+        )
+        loss, exact = float(np.real(value)), -problem.learning_rate * float(np.imag(value)) / reference.H
+        moves = {i: found[i] - theta[i] for i in own}
+        moved = sum(float((moves[i] * v[i]).sum()) for i in own)
+        rounding = 2 * float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i] for i in own])))
+        size = max(float(np.linalg.norm(_flat([moves[i] for i in own]))), abs(exact), 1e-300)
+        excess = float(np.maximum(abs(moved - exact) - rounding, 0.0))  # keeps NaN
+        _judge(f"move of the {stage.name} parameters", excess / size, problem, dtype)
+        for i in own:
+            theta[i] = found[i]
+    _judge_loss(implementation.loss_value(), loss, problem, dtype)
+
+
+def check_last_loss(implementation: Backprop, problem: ArchitectureProblem, dtype: str) -> float:
+    """After one step from the start: relative error of its last stage's loss, where parameters then were.  Raises Mismatch."""
+    last = problem.objective.stages[-1]
+    now = implementation.parameters()
+    theta = [
+        p if last.start <= i < last.stop else np.asarray(now[i], np.float64) for i, p in enumerate(problem.parameters)
+    ]
+    return check_loss(implementation.loss_value(), problem, len(problem.objective.stages) - 1, theta, dtype)
 
 
 def first_move(problem: ArchitectureProblem, gradient: Array) -> Array:

@@ -212,7 +212,9 @@ class Compiled:
 
 
 class Adversaries:
-    """The jitted step of two adversaries; its gradients come out too, for no phase could be asked for them."""
+    """The jitted step of two adversaries, and the gradients of the same step, which no phase could be asked for: were they
+    handed out by the step itself, small ones would take a third longer.
+    """
 
     def __init__(self, objective: Adversarial, apply: Apply) -> None:
         generator, discriminator = objective.generator, objective.discriminator
@@ -228,7 +230,7 @@ class Adversaries:
         def of_fake(fake: jax.Array, theta: Arrays, masks: Arrays) -> Any:
             return jax.nn.softplus(-judged(theta, fake, masks)).mean()
 
-        def step(theta: Any, state: Any, target: Arrays, batch: Batch, masks: Arrays) -> Any:
+        def whole(theta: Any, state: Any, target: Arrays, batch: Batch, masks: Arrays) -> Any:
             g, d = theta[:own], theta[own:]
             fake, pullback = jax.vjp(lambda th: outputs(generator, th, batch["noise"], masks[:drops]), g)
             d_gradients = jax.grad(of_discriminator)(d, fake, batch["real"], masks)
@@ -236,9 +238,10 @@ class Adversaries:
             value, delta = jax.value_and_grad(of_fake)(fake, d, masks)
             g_gradients = pullback(delta)[0]
             g, g_state = apply(g, g_gradients, state[0])
-            return [*g, *d], (g_state, d_state), value, [*g_gradients, *d_gradients]
+            return ([*g, *d], (g_state, d_state), value), [*g_gradients, *d_gradients]
 
-        self.step = jax.jit(step, donate_argnums=(0, 1))
+        self.step = jax.jit(lambda *arguments: whole(*arguments)[0], donate_argnums=(0, 1))
+        self.gradients = jax.jit(lambda *arguments: whole(*arguments)[1])
 
 
 @lru_cache(maxsize=4)
@@ -250,6 +253,9 @@ def compiled(objective: Objective, optimizer: str, rate: float) -> Any:
 
 class JaxLayers:
     """JAX on the CPU or a GPU, whatever the objective."""
+
+    #: Of adversaries: whether a step computes, before it, the gradients that it will use.
+    keep_gradients = False
 
     def __init__(
         self, problem: ArchitectureProblem, device: str = "cpu", dtype: str = "float32", threads: int = 1
@@ -305,9 +311,9 @@ class JaxLayers:
 
     def step(self) -> None:
         """One compiled call."""
-        self.theta, self.state, self.value, *rest = self._compiled.step(*self._arguments())
-        if rest:
-            (self.grads,) = rest
+        if self.keep_gradients:
+            self.grads = self._compiled.gradients(*self._arguments())
+        self.theta, self.state, self.value = self._compiled.step(*self._arguments())
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.theta, self.state, self.target, self.batch, self.masks
@@ -321,7 +327,7 @@ class JaxLayers:
         return [np.array(p) for p in self.theta]
 
     def gradients(self) -> list[AnyArray]:
-        """As ``parameters``, of the last backward phase, or of the last step of adversaries."""
+        """As ``parameters``, of the last backward phase; of adversaries, of the last step with ``keep_gradients``."""
         return [np.array(g) for g in self.grads]
 
     def loss_value(self) -> float:

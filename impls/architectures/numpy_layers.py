@@ -1,4 +1,4 @@
-"""Architectures in NumPy by hand: a step is a list of calls on fixed buffers, compiled once (``numpy_kinds``)."""
+"""Architectures in NumPy by hand: a step is a list of calls on fixed buffers, compiled once (``numpy_chain``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from impls import optimizers
 from impls.architectures.layers import Architecture
-from impls.architectures.numpy_kinds import FIRST, LAST, Call, Chain, Emitter, Node
+from impls.architectures.numpy_chain import Chain
+from impls.architectures.numpy_nodes import FIRST, LAST, Call, Emitter, Node
 from impls.architectures.problem import Adversarial, ArchitectureProblem, Supervised, TemporalDifference
 from impls.in_place_updates import Update
 from impls.interface import AnyArray
@@ -173,7 +174,7 @@ def _mse(program: Program, ops: NumpyOperations, y: Node, x: Emitter) -> Holds:
 
 
 def _softmax(ops: NumpyOperations, program: Program, y: AnyArray, d: AnyArray, x: Emitter) -> AnyArray:
-    """d ← softmax(y) over the middle of three axes, y ← y - max y, ``sums[0]`` ← Σ log Σ exp; returns the log Σ exp."""
+    """Write d ← softmax(y) over the middle of three axes, y ← y - max y, ``sums[0]`` ← Σ log Σ exp; returns the log Σ exp."""
     peak, total = ops.empty(len(y), 1, y.shape[2]), ops.empty(len(y), 1, y.shape[2])
     x(np.maximum.reduce, y, axis=1, keepdims=True, out=peak)
     x(np.subtract, y, peak, y)

@@ -148,6 +148,10 @@ def _policy_gradient(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return -(t * F.log_softmax(y, dim=1)).sum() / len(y)
 
 
+# -1/n Σ (t log σ(y) + (1 - t) log(1 - σ(y)))
+_log_loss = F.binary_cross_entropy_with_logits
+
+
 def _tokens(y: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(y.flatten(0, 1), t.flatten())
 
@@ -170,13 +174,13 @@ class TorchLayers:
         self.device = resolve(device, threads)
         self.dtype = DTYPES[dtype]
         self.problem, self.objective = problem, problem.objective
-        masks = iter([self._tensor(mask) for mask in problem.masks])
+        drawn = [self._tensor(mask) for mask in problem.masks]
+        masks = iter(drawn)
         self.models = [self._model(architecture, masks) for architecture in self.objective.architectures]
         self._load(self._parameters(), problem.parameters)
         self.target: nn.Module | None = None
         if isinstance(self.objective, TemporalDifference):
-            masks = iter([self._tensor(mask) for mask in problem.masks])
-            self.target = self._model(self.objective.architecture, masks).requires_grad_(False)
+            self.target = self._model(self.objective.architecture, iter(drawn)).requires_grad_(False)
             self._load(list(self.target.parameters()), problem.target)
         make = OPTIMIZERS[problem.optimizer]
         self.optimizers = [
@@ -255,22 +259,23 @@ class TorchLayers:
         self.update()
 
     def _adversaries(self) -> None:
-        """As in PyTorch's own DCGAN example, but that D's parameters ask for no gradient in the generator's turn, which
-        spares work and leaves those of its own turn to be seen.
+        """As in PyTorch's own DCGAN example, but that D's parameters ask for no gradient in the generator's turn.  That example
+        and many users let them be computed, and zeroed at the next step; to leave them out spares work, and those of D's own
+        turn stay to be seen.
         """
         generator, discriminator = self.models
         of_generator, of_discriminator = self.optimizers
         of_discriminator.zero_grad()
         fake = generator(self.arrays["noise"])
-        # -log σ(D(x)) - log(1 - σ(D(G(z)))), as softplus
-        value = F.softplus(-discriminator(self.arrays["real"])).mean()
-        value = value + F.softplus(discriminator(fake.detach())).mean()
+        on_real, on_fake = discriminator(self.arrays["real"]), discriminator(fake.detach())
+        value = _log_loss(on_real, torch.ones_like(on_real)) + _log_loss(on_fake, torch.zeros_like(on_fake))
         value.backward()  # type: ignore[no-untyped-call]
         of_discriminator.step()
 
         discriminator.requires_grad_(False)
         of_generator.zero_grad()
-        self.value = F.softplus(-discriminator(fake)).mean()
+        judged = discriminator(fake)
+        self.value = _log_loss(judged, torch.ones_like(judged))
         self.value.backward()  # type: ignore[no-untyped-call]
         of_generator.step()
         discriminator.requires_grad_(True)

@@ -53,16 +53,16 @@ WORKLOAD = Workload(
     middle={"n": 4, "s": 64, "d": 64, "heads": 4, "blocks": 2, "vocabulary": 64},
     objective=objective,
     axes=(
-        Axis("examples", "n", (1, 4, 16), (1, 2, 4, 8, 16), "n"),
-        Axis("width", "d", (32, 64, 128), (16, 32, 64, 96, 128), "m"),
-        Axis("blocks", "blocks", (1, 2, 4), (1, 2, 3, 4, 6), "m"),
-        Axis("heads", "heads", (1, 4, 16), (1, 2, 4, 8, 16, 32), "heads", None),
+        Axis("examples", "n", (1, 8, 12, 16, 32), (1, 2, 4, 8, 12, 16, 32), "n"),
+        Axis("width", "d", (16, 48, 64, 96, 128), (16, 32, 48, 64, 96, 128), "m", 1.0, {"n": 12}),
+        Axis("blocks", "blocks", (1, 2, 3, 5), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 12}),
+        Axis("heads", "heads", (1, 16), (1, 2, 4, 8, 16, 32), "heads", None),
         # one narrow block, where pairs of positions soon outweigh the weights
         Axis(
             "positions",
             "s",
-            (128, 256, 512, 768, 1024),
-            (64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1280),
+            (128, 512, 768, 1024, 2048),
+            (64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 2048),
             "s",
             None,
             {"n": 1, "d": 32, "heads": 2, "blocks": 1},
@@ -75,7 +75,7 @@ WORKLOAD = Workload(
     heldout=(
         {"n": 16, "d": 128},
         {"n": 8, "s": 256},
-        {"n": 1, "s": 1536, "d": 32, "heads": 2, "blocks": 1},
+        {"n": 2, "s": 1536, "d": 32, "heads": 2, "blocks": 1},
     ),
     plain="n·m·s",
     variables=variables,
