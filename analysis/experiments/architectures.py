@@ -352,7 +352,7 @@ def _law_table(every: Sequence[Series]) -> Table:
                 article.word,
                 article.evidence,
                 _law_name(one, best),
-                "; ".join(_power(along) for along in one.along if along.exponent.value is not None) or "–",
+                "; ".join(f"{a.axis} {_power(a)}" for a in one.along if a.exponent.value is not None) or "–",
                 _heldout(best),
                 _heldout(first),
                 of_own(one).word,
@@ -412,7 +412,8 @@ def _sum(fit: LawFit | None, form: Callable[[float], str]) -> str:
 
 
 def _bytes(value: float) -> str:
-    return f"{words.significant(value, 3)} B"
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f} B" if rounded >= 1000 else f"{rounded:g} B"
 
 
 def _speed_table(every: Sequence[Series], besides: Sequence[Beside]) -> Table:
