@@ -262,7 +262,10 @@ def _power(along: Along) -> str:
 def _share(found: Interval) -> str:
     if not math.isfinite(found.low):
         return words.percent(found.value)
-    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}] %"
+    value, low, high = (
+        100 * min(end, 1.0) for end in (found.value, found.low, found.high)
+    )  # a share has no more than all
+    return f"{value:.0f} [{low:.0f}, {high:.0f}] %"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -530,7 +533,8 @@ def _figures(
     if grown is not None:
         caption = (
             "Exponents of time past fixed overhead with 95 % intervals, in the variable that each axis moves. Grey: what the "
-            f"workload's law predicts, ±{BAND}; where no power is predicted there is none."
+            f"workload's law predicts, ±{BAND}; where no power is predicted there is none. Axes on which no library has enough sizes "
+            "past fixed overhead are left out."
         )
         made.append(Drawn("architectures-exponents", "Growth along each workload's own axes", caption, grown))
     ratios = {
