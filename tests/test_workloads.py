@@ -152,7 +152,7 @@ def test_kept_counts_what_layers_put_out() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_laws_are_arithmetic_over_the_columns(name: str) -> None:
     workload = workloads.find(name)
-    known = workload.columns(workload.middle)
+    known = [*workload.columns(workload.middle), *workloads.MACHINE]
     laws = workload.laws
     assert [law.name for law in laws] == ["n·m·p", *filter(None, [workload.plain]), "reuse", "own"]
     for terms in [*(law.terms for law in laws), workload.memory_law]:
@@ -170,6 +170,7 @@ def test_laws_can_be_told_apart_by_the_points(name: str) -> None:
     workload = workloads.find(name)
     rows = [workload.columns(point.sizes) for point in workload.points("quick") if not point.heldout]
     columns = {key: np.array([row[key] for row in rows], float) for key in rows[0]}
+    columns |= {"itemsize": np.full(len(rows), 4.0), "L2": np.full(len(rows), 2.0**20)}
     for terms in (workload.law, workload.memory_law):
         design = np.column_stack([expressions.parse(term, name, columns)(columns) for term in terms])
         relative = design / design.max(axis=0)
@@ -279,7 +280,7 @@ def check_example(tagger: Workload) -> None:
     for point in tagger.points("quick"):
         work[point.heldout].append(point.sizes["n"] * tagger.columns(point.sizes)["products"])
         for term in (*tagger.law, *tagger.memory_law):
-            expressions.parse(term, "tagger", tagger.columns(point.sizes))
+            expressions.parse(term, "tagger", [*tagger.columns(point.sizes), *workloads.MACHINE])
     assert min(work[True]) > max(work[False])
     problem = make_problem(tagger.objective(z), z["n"])
     for entry in registry.ENTRIES:
@@ -329,3 +330,14 @@ def test_the_guides_table_tells_sizes_and_counts_as_they_are() -> None:
         found = workload.columns(workload.middle)
         assert (int(m.replace(",", "")), int(products.replace(",", ""))) == (found["m"], found["products"])
         assert float(reuse) == pytest.approx(found["products"] / 3 / found["m"], rel=0.01)
+
+
+def test_the_guides_table_of_laws_tells_them_as_they_are() -> None:
+    rows = re.findall(r"^\| (\w+) \| [^|]* \| (\S+) \| ([^|]*) \| ([^|]*) \|$", GUIDE.read_text(), re.MULTILINE)
+    told = {name: rest for name, *rest in rows if name in NAMES}
+    assert list(told) == list(NAMES)
+    for name, (short, law, memory) in told.items():
+        workload = workloads.find(name)
+        assert short == (workload.plain or "n·m")
+        assert ["1", *law.split(" + ")] == list(workload.law)
+        assert ["1", *memory.split(" + ")] == list(workload.memory_law)

@@ -27,6 +27,8 @@ def names() -> tuple[str, ...]:
 
 
 NAMES = names()
+#: What laws may name that no workload knows: bytes of a number, and of the machine's caches.
+MACHINE = ("itemsize", "L1", "L2", "L3")
 PROFILES = ("smoke", "quick", "full")
 
 Sizes = Mapping[str, int]
@@ -71,10 +73,11 @@ class Point:
 class Workload:
     """One kind of training, as data.
 
-    ``objective(sizes)`` builds it.  ``middle`` are the usual sizes, ``n`` the examples among them.  ``law`` are the terms of its
-    time in its own variables, ``memory_law`` those of its bytes; they may name what ``columns`` has.  ``statement`` is the law in
-    words.  ``plain`` is the short product said of it, such as n·m·T, where that is not n·m itself.  ``heldout`` are sizes, given
-    by what differs from the middle, of more work than any that is fitted.  ``variables(sizes)`` are its own.
+    ``objective(sizes)`` builds it.  ``middle`` are the usual sizes, ``n`` the examples among them.  ``law`` are the terms of
+    its time in its own variables, ``memory_law`` those of its bytes; they may name what ``columns`` has, and ``MACHINE``.
+    ``statement`` is the law in words.  ``plain`` is the short product said of it, such as n·m·T, where that is not n·m
+    itself.  ``heldout`` are sizes, given by what differs from the middle, of more work than any that is fitted.
+    ``variables(sizes)`` are its own.
     """
 
     name: str

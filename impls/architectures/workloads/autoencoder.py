@@ -40,7 +40,7 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 5), (1, 2, 3, 4, 5), "m", 1.0, {"n": 512}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(

@@ -51,7 +51,7 @@ WORKLOAD = Workload(
         Axis("positions", "side", (8, 16, 20, 24, 32), (4, 8, 12, 16, 20, 24, 28, 32), "positions", 1.0, {"n": 64}),
         Axis("kernel", "kernel", (1, 3, 5), (1, 3, 5, 7), "multiply_adds", 1.0, {"n": 64}),
     ),
-    law=("1", "n·products", "n·patches", "n·kept"),
+    law=("1", "n·products", "n·patches", "n·kept", "n·patches·beyond(n·patches·itemsize, L2)"),
     memory_law=("1", "m", "n·kept", "n·patches"),
     statement="products once for each weight and position of its layer, patches laid out, and units gone through",
     heldout=(

@@ -32,7 +32,7 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 384}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="a weight is used once for each example, forward and backward, and its copy once more forward",
     heldout=(

@@ -34,7 +34,7 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 768}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="a generator's weight is used once for each example, a discriminator's three times: for what is real, for what "
     "is not, and to teach the generator",

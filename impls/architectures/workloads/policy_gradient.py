@@ -36,7 +36,7 @@ WORKLOAD = Workload(
         Axis("width", "width", (16, 96, 128, 192, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m", 1.0, {"n": 1024}),
         Axis("depth", "hidden", (1, 2, 3, 5, 7), (1, 2, 3, 4, 5, 6, 7, 8), "m", 1.0, {"n": 1024}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(

@@ -36,9 +36,9 @@ WORKLOAD = Workload(
         Axis("units", "units", (16, 96, 128, 192, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m", 1.0, {"n": 96}),
         Axis("steps", "T", (4, 32, 64, 96, 128), (1, 2, 4, 8, 16, 32, 64, 96, 128, 160), "T", 1.0, {"n": 64}),
     ),
-    law=("1", "T", "n·T·weights", "n·T·u", "m"),
+    law=("1", "T", "n·T·weights", "n·kept", "n·kept·beyond(n·kept·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
-    statement="every step calls anew, and uses every weight for every example; an update once for each parameter",
+    statement="every step calls anew and uses every weight for every example; what layers put out is written and read",
     heldout=(
         {"n": 128, "T": 128},
         {"n": 160, "units": 256},

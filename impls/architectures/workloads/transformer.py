@@ -68,7 +68,15 @@ WORKLOAD = Workload(
             {"n": 1, "d": 32, "heads": 2, "blocks": 1},
         ),
     ),
-    law=("1", "blocks", "n·s·weights", "n·blocks·s·d", "n·blocks·s^2·d", "n·blocks·heads·s^2"),
+    law=(
+        "1",
+        "blocks",
+        "n·s·weights",
+        "n·kept",
+        "n·blocks·s^2·d",
+        "n·blocks·heads·s^2",
+        "n·blocks·heads·s^2·beyond(n·heads·s^2·itemsize, L2)",
+    ),
     memory_law=("1", "m", "n·kept", "n·blocks·heads·s^2"),
     statement="products once for each weight and position, and in every block for each pair of positions: their products, "
     "and a softmax of every head",
