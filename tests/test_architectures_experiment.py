@@ -15,7 +15,8 @@ from analysis.experiments import Section, architectures
 from analysis.experiments import found as files
 from analysis.experiments.workload_series import Series, quadratic, reuse_line, series
 from analysis.pictures import picture
-from backprop_files import ON_REQUEST, UserError
+from backprop_bench import _experiments
+from backprop_files import EXPERIMENTS, ON_REQUEST, UserError
 from bench.experiments import Settings, find, run
 from bench.experiments.architectures import stated
 from impls import registry
@@ -144,7 +145,7 @@ def test_a_quadratic_part_is_identified() -> None:
         * at["blocks"]
         * at["heads"]
         * at["s"] ** 2
-        / pairs({str(name): value for name, value in at.items()})
+        / pairs({str(name): int(at[name]) for name in ("n", "s", "d", "heads", "blocks", "weights")})
     )
     assert square.share.value == pytest.approx(share, abs=0.05)
     assert architectures.of_square(square).word == "supported"
@@ -311,7 +312,10 @@ def test_chosen_workloads_alone() -> None:
 
 
 def test_it_is_asked_for_by_name() -> None:
-    assert "architectures" in ON_REQUEST
+    names = [experiment.name for experiment in _experiments("all")]
+    assert names == [name for name in EXPERIMENTS if name not in ON_REQUEST]
+    assert "architectures" not in names
+    assert [experiment.name for experiment in _experiments("all,architectures")] == [*names, "architectures"]
 
 
 class Wrong:

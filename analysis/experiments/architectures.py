@@ -262,7 +262,10 @@ def _power(along: Along) -> str:
 def _share(found: Interval) -> str:
     if not math.isfinite(found.low):
         return words.percent(found.value)
-    return f"{100 * found.value:.0f} [{100 * found.low:.0f}, {100 * found.high:.0f}] %"
+    value, low, high = (
+        100 * min(end, 1.0) for end in (found.value, found.low, found.high)
+    )  # a share has no more than all
+    return f"{value:.0f} [{low:.0f}, {high:.0f}] %"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -352,7 +355,7 @@ def _law_table(every: Sequence[Series]) -> Table:
                 article.word,
                 article.evidence,
                 _law_name(one, best),
-                "; ".join(_power(along) for along in one.along if along.exponent.value is not None) or "–",
+                "; ".join(f"{a.axis} {_power(a)}" for a in one.along if a.exponent.value is not None) or "–",
                 _heldout(best),
                 _heldout(first),
                 of_own(one).word,
@@ -412,7 +415,8 @@ def _sum(fit: LawFit | None, form: Callable[[float], str]) -> str:
 
 
 def _bytes(value: float) -> str:
-    return f"{words.significant(value, 3)} B"
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f} B" if rounded >= 1000 else f"{rounded:g} B"
 
 
 def _speed_table(every: Sequence[Series], besides: Sequence[Beside]) -> Table:
@@ -529,7 +533,8 @@ def _figures(
     if grown is not None:
         caption = (
             "Exponents of time past fixed overhead with 95 % intervals, in the variable that each axis moves. Grey: what the "
-            f"workload's law predicts, ±{BAND}; where no power is predicted there is none."
+            f"workload's law predicts, ±{BAND}; where no power is predicted there is none. Axes on which no library has enough sizes "
+            "past fixed overhead are left out."
         )
         made.append(Drawn("architectures-exponents", "Growth along each workload's own axes", caption, grown))
     ratios = {

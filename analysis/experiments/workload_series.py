@@ -21,7 +21,7 @@ from analysis.experiments.found import Found, undisturbed
 from analysis.exponents import OVERHEAD_SHARE, Exponent
 from analysis.hypotheses import Law, law_of
 from analysis.laws import LawFit, Parts
-from analysis.load import ITEMSIZE
+from analysis.load import ITEMSIZE, cache_bytes
 from analysis.statistics import (
     Floats,
     Interval,
@@ -133,10 +133,10 @@ def series(found: Found) -> list[Series]:
     if not len(entries):
         return []
     stated = {row["workload"]: row["stated"] for row in found.rows}
-    itemsize = ITEMSIZE.get(str(found.settings.get("dtype")), np.nan)
+    machine = _machine(found)
     made = []
     for workload in entries["workload"].unique():
-        rows, names = _with_variables(entries[entries["workload"] == workload], itemsize, stated[workload])
+        rows, names = _with_variables(entries[entries["workload"] == workload], machine, stated[workload])
         made += [
             _series(impl, str(workload), stated[workload], rows[rows["impl"] == impl], names)
             for impl in found.impls
@@ -180,11 +180,18 @@ def _entries(found: Found) -> pd.DataFrame:
     return undisturbed(frame, cell)
 
 
+def _machine(found: Found) -> dict[str, float]:
+    """Bytes of a number and of the caches; a cache whose size nobody told holds everything, so that its terms are 0."""
+    caches = cache_bytes(found.machine.get("caches"))
+    known = {level: size if np.isfinite(size) else np.inf for level, size in caches.items()}
+    return {"itemsize": ITEMSIZE.get(str(found.settings.get("dtype")), np.nan), **known}
+
+
 def _with_variables(
-    rows: pd.DataFrame, itemsize: float, stated: Mapping[str, Any]
+    rows: pd.DataFrame, machine: Mapping[str, float], stated: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The rows of a workload with a column for each variable, and for what each axis' exponent is fitted in; the variables."""
-    given = [{**columns, "itemsize": itemsize} for columns in rows["columns"]]
+    given = [{**columns, **machine} for columns in rows["columns"]]
     variables = {name: np.array([columns[name] for columns in given], float) for name in given[0]}
     if taken := sorted(variables.keys() & set(map(str, rows.columns))):
         raise UserError(f"{rows['workload'].iloc[0]}: a variable cannot be called '{taken[0]}', which is a column here")

@@ -46,12 +46,12 @@ WORKLOAD = Workload(
     middle={"n": 32, "side": 16, "channels": 16, "kernel": 3, "inputs": 3, "outputs": 10},
     objective=objective,
     axes=(
-        Axis("examples", "n", (4, 16, 32, 128), (1, 2, 4, 8, 16, 32, 64, 128), "n"),
-        Axis("channels", "channels", (4, 8, 16, 32), (2, 4, 8, 12, 16, 24, 32), "m"),
-        Axis("positions", "side", (8, 16, 24, 32), (4, 8, 12, 16, 20, 24, 28, 32), "positions"),
-        Axis("kernel", "kernel", (1, 3, 5), (1, 3, 5, 7), "multiply_adds"),
+        Axis("examples", "n", (4, 64, 96, 128, 256), (1, 2, 4, 8, 16, 32, 64, 96, 128, 256), "n"),
+        Axis("channels", "channels", (4, 12, 16, 24, 32), (2, 4, 8, 12, 16, 24, 32), "m", 1.0, {"n": 64}),
+        Axis("positions", "side", (8, 16, 20, 24, 32), (4, 8, 12, 16, 20, 24, 28, 32), "positions", 1.0, {"n": 64}),
+        Axis("kernel", "kernel", (1, 3, 5), (1, 3, 5, 7), "multiply_adds", 1.0, {"n": 64}),
     ),
-    law=("1", "n·products", "n·patches", "n·kept"),
+    law=("1", "n·products", "n·patches", "n·kept", "n·patches·beyond(n·patches·itemsize, L2)"),
     memory_law=("1", "m", "n·kept", "n·patches"),
     statement="products once for each weight and position of its layer, patches laid out, and units gone through",
     heldout=(

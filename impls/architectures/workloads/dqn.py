@@ -26,17 +26,19 @@ WORKLOAD = Workload(
     middle={"n": 128, "width": 256, "hidden": 2, "inputs": 50, "actions": 3},
     objective=objective,
     axes=(
-        Axis("examples", "n", (16, 64, 128, 512), (1, 4, 16, 32, 64, 128, 256, 512, 1024), "n"),
-        Axis("width", "width", (64, 128, 256, 512), (16, 32, 64, 96, 128, 192, 256, 384, 512), "m"),
-        Axis("depth", "hidden", (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 8), "m"),
+        Axis("examples", "n", (8, 256, 512, 768, 1024), (1, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024), "n"),
+        Axis(
+            "width", "width", (32, 192, 256, 384, 512), (16, 32, 64, 96, 128, 192, 256, 384, 512), "m", 1.0, {"n": 384}
+        ),
+        Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 384}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="a weight is used once for each example, forward and backward, and its copy once more forward",
     heldout=(
-        {"n": 512, "width": 512},
+        {"n": 768, "width": 512},
         {"n": 1024, "hidden": 4},
-        {"n": 512, "hidden": 6},
+        {"n": 768, "hidden": 6},
     ),
     variables=variables,
 )

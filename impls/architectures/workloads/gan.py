@@ -28,17 +28,19 @@ WORKLOAD = Workload(
     middle={"n": 256, "width": 128, "hidden": 2, "noise": 8, "outputs": 2},
     objective=objective,
     axes=(
-        Axis("examples", "n", (16, 64, 256, 1024), (1, 4, 16, 64, 128, 256, 512, 1024, 2048), "n"),
-        Axis("width", "width", (32, 64, 128, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m"),
-        Axis("depth", "hidden", (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 8), "m"),
+        Axis("examples", "n", (16, 640, 1024, 2048, 3072), (1, 4, 16, 64, 128, 256, 512, 640, 1024, 2048, 3072), "n"),
+        Axis(
+            "width", "width", (16, 112, 128, 192, 256), (16, 32, 48, 64, 96, 112, 128, 192, 256), "m", 1.0, {"n": 960}
+        ),
+        Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 768}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="a generator's weight is used once for each example, a discriminator's three times: for what is real, for what "
     "is not, and to teach the generator",
     heldout=(
-        {"n": 1024, "width": 256},
-        {"n": 2048, "hidden": 4},
+        {"n": 1536, "width": 256},
+        {"n": 2560, "hidden": 4},
         {"n": 512, "width": 256, "hidden": 4},
     ),
     variables=variables,

@@ -32,13 +32,13 @@ WORKLOAD = Workload(
     middle={"n": 32, "T": 32, "units": 64, "width": 32, "vocabulary": 64},
     objective=objective,
     axes=(
-        Axis("examples", "n", (1, 8, 32, 128), (1, 2, 4, 8, 16, 32, 64, 128, 192), "n"),
-        Axis("units", "units", (16, 32, 64, 128), (8, 16, 24, 32, 48, 64, 96, 128), "m"),
-        Axis("steps", "T", (8, 16, 32, 64, 128), (1, 2, 4, 8, 16, 32, 64, 96, 128, 192), "T"),
+        Axis("examples", "n", (4, 48, 96, 128, 192), (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192), "n"),
+        Axis("units", "units", (8, 40, 64, 96, 128), (8, 16, 24, 32, 40, 48, 64, 96, 128), "m", 1.0, {"n": 64}),
+        Axis("steps", "T", (2, 24, 48, 64, 96), (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160), "T", 1.0, {"n": 64}),
     ),
-    law=("1", "T", "n·T·weights", "n·T·u", "m"),
+    law=("1", "T", "n·T·weights", "n·kept", "n·kept·beyond(n·kept·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
-    statement="every step calls anew, and uses every weight for every example; an update once for each parameter",
+    statement="every step calls anew and uses every weight for every example; what layers put out is written and read",
     heldout=(
         {"n": 128, "T": 96},
         {"n": 128, "units": 128},

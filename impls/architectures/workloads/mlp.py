@@ -26,11 +26,13 @@ WORKLOAD = Workload(
     middle={"n": 256, "width": 256, "hidden": 2, "inputs": 64, "outputs": 10},
     objective=objective,
     axes=(
-        Axis("examples", "n", (16, 64, 256, 1024), (1, 4, 16, 64, 128, 256, 512, 1024, 2048), "n"),
-        Axis("width", "width", (64, 128, 256, 512), (16, 32, 64, 96, 128, 192, 256, 384, 512), "m"),
-        Axis("depth", "hidden", (1, 2, 4, 6), (1, 2, 3, 4, 6, 8, 10), "m"),
+        Axis("examples", "n", (16, 192, 256, 512, 1024), (1, 4, 16, 64, 128, 192, 256, 512, 1024, 2048), "n"),
+        Axis(
+            "width", "width", (32, 128, 192, 256, 512), (16, 32, 64, 96, 128, 192, 256, 384, 512), "m", 1.0, {"n": 512}
+        ),
+        Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 6, 8), "m", 1.0, {"n": 512}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(

@@ -26,11 +26,17 @@ WORKLOAD = Workload(
     middle={"n": 512, "width": 128, "hidden": 2, "inputs": 50, "actions": 3},
     objective=objective,
     axes=(
-        Axis("examples", "n", (32, 128, 512, 2048), (1, 8, 32, 128, 256, 512, 1024, 2048, 4096), "n"),
-        Axis("width", "width", (32, 64, 128, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m"),
-        Axis("depth", "hidden", (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 8), "m"),
+        Axis(
+            "examples",
+            "n",
+            (16, 640, 1024, 1536, 2560),
+            (1, 8, 16, 32, 128, 256, 512, 640, 1024, 1536, 2048, 2560, 4096),
+            "n",
+        ),
+        Axis("width", "width", (16, 96, 128, 192, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m", 1.0, {"n": 1024}),
+        Axis("depth", "hidden", (1, 2, 3, 5, 7), (1, 2, 3, 4, 5, 6, 7, 8), "m", 1.0, {"n": 1024}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m"),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
