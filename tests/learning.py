@@ -219,7 +219,7 @@ class Values:
         self.theta = self.learner.parameters()
 
     def __call__(self, seen: AnyArray) -> AnyArray:
-        return reference.outputs(self.architecture, self.theta, seen[None])[0]
+        return np.asarray(reference.outputs(self.architecture, self.theta, seen[None])[0])
 
 
 @dataclass(frozen=True)

@@ -139,14 +139,8 @@ def test_a_quadratic_part_is_identified() -> None:
     square = quadratic(made)
     assert square is not None and square.size == "s" and square.largest >= 512
     at = made.cells[made.cells["axis"].str.contains("positions")].sort_values("s").iloc[-1]
-    share = (
-        at["n"]
-        * 2e-10
-        * at["blocks"]
-        * at["heads"]
-        * at["s"] ** 2
-        / pairs({str(name): int(at[name]) for name in ("n", "s", "d", "heads", "blocks", "weights")})
-    )
+    columns = {str(name): value for name, value in at.items()}
+    share = at["n"] * 2e-10 * at["blocks"] * at["heads"] * at["s"] ** 2 / pairs(columns)
     assert square.share.value == pytest.approx(share, abs=0.05)
     assert architectures.of_square(square).word == "supported"
 

@@ -195,8 +195,8 @@ def _predicts(one: Series) -> Told:
     median = percent(_median(one.unseen), 1)
     why = f"“{one.best.law.name}” predicts {_counted(one)} within {percent(WITHIN)}: {told}, median error {median}."
     if word != "supported":
-        worst = _by_network(one)["within"].idxmin()
-        why += f" It does worst for {' '.join(worst)}."
+        layers, activation = _networks(one)[int(_by_network(one)["within"].argmin())]
+        why += f" It does worst for {layers} {activation}."
     return Told(word, told, why)
 
 
@@ -208,6 +208,11 @@ def _by_network(one: Series) -> pd.DataFrame:
     return by.agg(
         within=("within", "mean"), right=("within", "sum"), sizes=("within", "size"), median=("away", "median")
     )
+
+
+def _networks(one: Series) -> list[tuple[str, str]]:
+    """Layers and activation of each row of ``_by_network``."""
+    return [(str(layers), str(activation)) for layers, activation in _by_network(one).index]
 
 
 def _stochastic_claim(every: Sequence[Series]) -> Claimed:
@@ -276,8 +281,8 @@ def _laws_table(every: Sequence[Series]) -> Table:
 def _misses_table(every: Sequence[Series]) -> Table:
     rows = []
     for one in every:
-        for network, found in _by_network(one).iterrows():
-            missed = one.unseen[(one.unseen["layers"] == network[0]) & (one.unseen["activation"] == network[1])]
+        for (layers, activation), (_, found) in zip(_networks(one), _by_network(one).iterrows(), strict=True):
+            missed = one.unseen[(one.unseen["layers"] == layers) & (one.unseen["activation"] == activation)]
             missed = missed[np.abs(missed["error"]) > WITHIN].sort_values("batch")
             told = ", ".join(
                 f"{b} ({100 * error:+.0f} %)" for b, error in zip(missed["batch"], missed["error"], strict=True)
@@ -285,7 +290,7 @@ def _misses_table(every: Sequence[Series]) -> Table:
             rows.append(
                 (
                     one.name,
-                    " ".join(network),
+                    f"{layers} {activation}",
                     f"{found['right']:.0f} of {found['sizes']:.0f}",
                     percent(float(found["median"]), 1),
                     told or "none",
