@@ -1,13 +1,14 @@
 """Workloads: what is trained out there, each as data in one file of its own.
 
 A workload says which architectures it is made of at given sizes, along which axes its sizes are swept, and the laws it
-predicts for its time and memory.  Files are found by ``NAMES``; nothing else names a workload.
+predicts for its time and memory.  A new one is a file here with a ``WORKLOAD``, and nothing else.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +17,16 @@ from impls.architectures.layers import Activation, Dense, Layer
 from impls.architectures.problem import Objective
 from impls.names import nearest
 
-NAMES = ("mlp", "autoencoder", "cnn", "rnn", "lstm", "transformer", "gan", "dqn", "policy_gradient")
+_ORDER = ("mlp", "autoencoder", "cnn", "rnn", "lstm", "transformer", "gan", "dqn", "policy_gradient")
+
+
+def names() -> tuple[str, ...]:
+    """Those that have a file here: the usual ones in the order of reports, then others by name.  Imports none."""
+    there = {module.name for module in pkgutil.iter_modules(__path__)}
+    return (*(name for name in _ORDER if name in there), *sorted(there.difference(_ORDER)))
+
+
+NAMES = names()
 PROFILES = ("smoke", "quick", "full")
 
 Sizes = Mapping[str, int]

@@ -28,8 +28,15 @@ WORKLOAD = Workload(
     objective=objective,
     axes=(
         Axis("examples", "n", (16, 192, 256, 512, 1024), (1, 4, 16, 64, 128, 192, 256, 512, 1024, 2048), "n"),
+        # with two layers a side, as elsewhere each of m, products and units would be a sum of the others
         Axis(
-            "width", "width", (32, 96, 192, 256, 512), (16, 32, 64, 96, 128, 192, 256, 384, 512), "m", 1.0, {"n": 512}
+            "width",
+            "width",
+            (32, 96, 192, 256, 512),
+            (16, 32, 64, 96, 128, 192, 256, 384, 512),
+            "m",
+            1.0,
+            {"n": 256, "hidden": 2},
         ),
         Axis("depth", "hidden", (1, 2, 3, 5), (1, 2, 3, 4, 5), "m", 1.0, {"n": 512}),
     ),
@@ -37,8 +44,8 @@ WORKLOAD = Workload(
     memory_law=("1", "m", "n·kept"),
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
-        {"n": 2048, "width": 384},
-        {"n": 512, "width": 512, "hidden": 2},
+        {"n": 2048, "width": 512},
+        {"n": 640, "width": 512, "hidden": 2},
         {"n": 1024, "hidden": 4},
     ),
     variables=variables,

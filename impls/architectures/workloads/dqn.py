@@ -36,9 +36,9 @@ WORKLOAD = Workload(
     memory_law=("1", "m", "n·kept"),
     statement="a weight is used once for each example, forward and backward, and its copy once more forward",
     heldout=(
-        {"n": 512, "width": 512},
+        {"n": 768, "width": 512},
         {"n": 1024, "hidden": 4},
-        {"n": 512, "hidden": 6},
+        {"n": 768, "hidden": 6},
     ),
     variables=variables,
 )

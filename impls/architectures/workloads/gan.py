@@ -39,8 +39,8 @@ WORKLOAD = Workload(
     statement="a generator's weight is used once for each example, a discriminator's three times: for what is real, for what "
     "is not, and to teach the generator",
     heldout=(
-        {"n": 1024, "width": 256},
-        {"n": 2048, "hidden": 4},
+        {"n": 1536, "width": 256},
+        {"n": 2560, "hidden": 4},
         {"n": 512, "width": 256, "hidden": 4},
     ),
     variables=variables,

@@ -40,9 +40,9 @@ WORKLOAD = Workload(
     memory_law=("1", "m", "n·kept"),
     statement="every step calls anew, and uses every weight for every example; an update once for each parameter",
     heldout=(
-        {"n": 128, "T": 96},
-        {"n": 128, "units": 256},
-        {"T": 128, "units": 256},
+        {"n": 128, "T": 128},
+        {"n": 160, "units": 256},
+        {"T": 160, "units": 256},
     ),
     plain="n·m·T",
     variables=variables,

@@ -73,9 +73,9 @@ WORKLOAD = Workload(
     statement="products once for each weight and position, and in every block for each pair of positions: their products, "
     "and a softmax of every head",
     heldout=(
-        {"n": 16, "d": 128},
-        {"n": 8, "s": 256},
-        {"n": 2, "s": 1536, "d": 32, "heads": 2, "blocks": 1},
+        {"n": 20, "d": 128},
+        {"n": 12, "s": 256},
+        {"n": 3, "s": 1536, "d": 32, "heads": 2, "blocks": 1},
     ),
     plain="n·m·s",
     variables=variables,
