@@ -19,6 +19,8 @@ from backprop_bench import _experiments
 from backprop_files import EXPERIMENTS, ON_REQUEST, UserError
 from bench.experiments import Settings, find, run
 from bench.experiments.architectures import stated
+from bench.experiments.workbench import Workbench
+from bench.quiet import Quiet
 from impls import registry
 from impls.architectures import conformance, workloads
 from impls.architectures.problem import make_problem
@@ -139,14 +141,8 @@ def test_a_quadratic_part_is_identified() -> None:
     square = quadratic(made)
     assert square is not None and square.size == "s" and square.largest >= 512
     at = made.cells[made.cells["axis"].str.contains("positions")].sort_values("s").iloc[-1]
-    share = (
-        at["n"]
-        * 2e-10
-        * at["blocks"]
-        * at["heads"]
-        * at["s"] ** 2
-        / pairs({str(name): int(at[name]) for name in ("n", "s", "d", "heads", "blocks", "weights")})
-    )
+    columns = {str(name): value for name, value in at.items()}
+    share = at["n"] * 2e-10 * at["blocks"] * at["heads"] * at["s"] ** 2 / pairs(columns)
     assert square.share.value == pytest.approx(share, abs=0.05)
     assert architectures.of_square(square).word == "supported"
 
@@ -348,6 +344,21 @@ def test_a_step_that_goes_elsewhere_is_caught(workload: str) -> None:
         stuck = Wrong(right, lambda now: [problem.parameters[0], *now[1:-2], *problem.parameters[-2:]])
         with pytest.raises(Mismatch, match="move of the"):
             conformance.check_descent(stuck, problem, dtype, rng)
+
+
+class Spoiled(Workbench):
+    """A bench on which every step goes nowhere."""
+
+    def prepare(self, problem: Any) -> Any:
+        start = [np.array(p, np.float32) for p in problem.parameters]
+        return Wrong(super().prepare(problem), lambda now: start)
+
+
+def test_what_is_wrong_is_never_timed_and_named() -> None:
+    bench = Spoiled(registry.find("numpy"), "cpu", "float32", 1, 0, {}, Quiet({}))
+    task = EXPERIMENT.tasks(Settings("smoke", impls=("numpy",), architectures=("rnn",)))[0]
+    with pytest.raises(Mismatch, match=r"rnn at n=\d+ T=\d+ .*move of the all parameters differs .* by 0\.9"):
+        EXPERIMENT.measure(bench, task.arguments)
 
 
 def test_a_small_run_goes_all_the_way(tmp_path: Path) -> None:

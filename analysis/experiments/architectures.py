@@ -533,8 +533,8 @@ def _figures(
     if grown is not None:
         caption = (
             "Exponents of time past fixed overhead with 95 % intervals, in the variable that each axis moves. Grey: what the "
-            f"workload's law predicts, ±{BAND}; where no power is predicted there is none. Axes on which no library has enough sizes "
-            "past fixed overhead are left out."
+            f"workload's law predicts, ±{BAND}; where no power is predicted there is none. Axes on which no library has enough "
+            "sizes past fixed overhead are left out."
         )
         made.append(Drawn("architectures-exponents", "Growth along each workload's own axes", caption, grown))
     ratios = {

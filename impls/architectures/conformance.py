@@ -105,7 +105,8 @@ def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype:
         loss, exact = float(np.real(value)), -problem.learning_rate * float(np.imag(value)) / reference.H
         moves = {i: found[i] - theta[i] for i in own}
         moved = sum(float((moves[i] * v[i]).sum()) for i in own)
-        rounding = 2 * float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i] for i in own])))
+        # θ is rounded by at most ε/2 of each number, all together by some 0.2 ε ‖θ‖ along v: five times that is allowed
+        rounding = float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i] for i in own])))
         size = max(float(np.linalg.norm(_flat([moves[i] for i in own]))), abs(exact), 1e-300)
         excess = float(np.maximum(abs(moved - exact) - rounding, 0.0))  # keeps NaN
         _judge(f"move of the {stage.name} parameters", excess / size, problem, dtype)
