@@ -199,21 +199,29 @@ def _predicts(one: Series) -> Told:
     median = percent(_median(one.unseen), 1)
     why = f"“{one.best.law.name}” predicts {_counted(one)} within {percent(WITHIN)}: {told}, median error {median}."
     if word != "supported":
-        by = _by_network(one)
-        worst = by["within"].idxmin()
-        right, sizes = by.loc[worst, ["right", "sizes"]]
-        why += f" It does worst for {' '.join(worst)}: {right:.0f} of {sizes:.0f} sizes."
+        worst = min(_by_network(one), key=lambda network: network.right / network.sizes)
+        why += f" It does worst for {worst.name}: {worst.right} of {worst.sizes} sizes."
     return Told(word, told, why)
 
 
-def _by_network(one: Series) -> pd.DataFrame:
-    """Of every network's unseen sizes how many the law is right about, out of how many, and their median error."""
-    unseen = one.unseen.assign(away=np.abs(one.unseen["error"]))
-    unseen["within"] = unseen["away"] <= WITHIN
-    by = unseen.groupby(["layers", "activation"])
-    return by.agg(
-        within=("within", "mean"), right=("within", "sum"), sizes=("within", "size"), median=("away", "median")
-    )
+@dataclass(frozen=True)
+class _Network:
+    """Of one network's unseen sizes, how many the law is right about, its median error, and what it misses."""
+
+    name: str
+    right: int
+    sizes: int
+    median: float
+    missed: pd.DataFrame
+
+
+def _by_network(one: Series) -> list[_Network]:
+    made = []
+    for (layers, activation), cells in one.unseen.groupby(["layers", "activation"]):
+        missed = cells[np.abs(cells["error"]) > WITHIN].sort_values("batch")
+        right = len(cells) - len(missed)
+        made.append(_Network(f"{layers} {activation}", right, len(cells), _median(cells), missed))
+    return made
 
 
 def _stochastic_claim(every: Sequence[Series]) -> Claimed:
@@ -282,28 +290,14 @@ def _laws_table(every: Sequence[Series]) -> Table:
 def _misses_table(every: Sequence[Series]) -> Table:
     rows = []
     for one in every:
-        for network, found in _by_network(one).iterrows():
-            missed = one.unseen[(one.unseen["layers"] == network[0]) & (one.unseen["activation"] == network[1])]
-            missed = missed[np.abs(missed["error"]) > WITHIN].sort_values("batch")
-            told = ", ".join(
-                f"{b} ({100 * error:+.0f} %)" for b, error in zip(missed["batch"], missed["error"], strict=True)
-            )
-            rows.append(
-                (
-                    one.name,
-                    " ".join(network),
-                    f"{found['right']:.0f} of {found['sizes']:.0f}",
-                    percent(float(found["median"]), 1),
-                    told or "none",
-                )
-            )
+        for found in _by_network(one):
+            missed = zip(found.missed["batch"], found.missed["error"], strict=True)
+            told = ", ".join(f"{batch} ({100 * error:+.0f}\N{NO-BREAK SPACE}%)" for batch, error in missed)
+            right = f"{found.right} of {found.sizes}"
+            rows.append((one.name, found.name, right, percent(found.median, 1), told or "none"))
     header = ("implementation", "network", f"within {percent(WITHIN)}", "median error", "batch sizes missed")
-    return Table(
-        "The law that wins on batch sizes that no fit saw; errors are prediction over time, less one.",
-        header,
-        rows,
-        (2, 3),
-    )
+    caption = "The law that wins on batch sizes that no fit saw; errors are prediction over time, less one."
+    return Table(caption, header, rows, (2, 3))
 
 
 def _shares_table(every: Sequence[Series]) -> Table:
