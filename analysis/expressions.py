@@ -52,6 +52,17 @@ def _reaches(size: Floats, least: Floats) -> Floats:
     return np.asarray(size >= least, float)
 
 
+def _loose(size: Floats, lanes: Floats) -> Floats:
+    """Of a loop of fixed length the turns that compilers take one by one, not in vectors of so many lanes.
+
+    LLVM unrolls a loop shorter than three quarters of a vector; of fewer than two vectors it takes every turn alone, unless
+    they fill one; up to four vectors those that are left of whole ones.  Longer loops have another form, without them.
+    """
+    rest = np.mod(size, lanes)
+    short = np.where(rest > 0, size, 0) * (size >= 0.75 * lanes)
+    return np.asarray(np.select([size < 2 * lanes, size <= 4 * lanes], [short, rest], 0), float)
+
+
 FUNCTIONS: dict[str, tuple[int, Callable[..., Floats]]] = {
     "log": (1, np.log),
     "log2": (1, np.log2),
@@ -62,6 +73,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Floats]]] = {
     "mod": (2, np.mod),
     "beyond": (2, _beyond),
     "reaches": (2, _reaches),
+    "loose": (2, _loose),
 }
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: np.add,

@@ -103,12 +103,16 @@ def test_numpy_allocates_only_the_shuffled_rows() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("batch", [4, 3, 16])
 @pytest.mark.parametrize("optimizer", ["gradient-descent", "momentum", "adam"])
-def test_the_second_epoch_compiles_nothing(optimizer: str) -> None:
-    problem = replace(problem_of(optimizer, n=8), learning_rate=1.25e-4)  # compiled functions are shared: none has this
+def test_the_second_epoch_compiles_nothing_and_a_rest_is_no_call_of_its_own(optimizer: str, batch: int) -> None:
+    rate = 1.25e-4 + batch * 1e-9  # compiled functions are shared: none has this
+    problem = replace(problem_of(optimizer, n=8), learning_rate=rate)
     trainer: Any = available(registry.find("jax")).prepare(problem)
-    for _ in range(3):
-        trainer.epoch(np.arange(problem.n), 4)
+    trainer.epoch(np.arange(problem.n), batch)
+    assert trainer._compiled.step._cache_size() == 0
+    for _ in range(2):
         trainer.step()
+        trainer.epoch(np.arange(problem.n), batch)
     assert trainer._compiled.epoch._cache_size() == 1
     assert trainer._compiled.step._cache_size() == 1

@@ -65,8 +65,14 @@ def test_anything_but_arithmetic_is_refused(text: str, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_what_fills_no_vector() -> None:
+    sizes = np.array([1, 4, 5, 6, 7, 8, 9, 15, 16, 17, 23, 24, 31, 32, 33, 100], float)
+    loose = parse("loose(n, 8)", "here")({"n": sizes})
+    assert loose.tolist() == [0, 0, 0, 6, 7, 0, 9, 15, 0, 1, 7, 0, 7, 0, 0, 0]
+
+
 def test_functions_do_not_include_anything_that_runs_code() -> None:
-    assert set(FUNCTIONS) == {"log", "log2", "sqrt", "ceil", "min", "max", "mod", "beyond", "reaches"}
+    assert set(FUNCTIONS) == {"log", "log2", "sqrt", "ceil", "min", "max", "mod", "beyond", "reaches", "loose"}
 
 
 def test_our_own_laws_are_whole() -> None:

@@ -24,11 +24,13 @@ NETWORKS = {
     "quick": ((16, "horner-2"), (64, "horner-2"), (64, "horner-12"), (256, "horner-2")),
     "full": tuple((width, f"horner-{k}") for width in (16, 64, 128, 256) for k in (2, 6, 12)),
 }
-SECONDS = {"smoke": 0.01, "quick": 0.04, "full": 0.2}
+SECONDS = {"smoke": 0.01, "quick": 0.02, "full": 0.2}
 OPTIMIZERS = {"smoke": ("gradient-descent",), "quick": ("gradient-descent",), "full": ("gradient-descent", "adam")}
 #: Sizes drawn from each octave that no fit sees.
-UNSEEN = {"smoke": 1, "quick": 2, "full": 2}
-#: One epoch more, over so many times the examples, in batches that leave a rest.
+UNSEEN = {"smoke": 1, "quick": 3, "full": 3}
+#: Two epochs more: over so small a part of the examples, so that a fit can tell what an epoch costs by itself, in so many
+#: batches; and over so many times the examples in batches that leave a rest, to judge by.
+SHORTER, IN_BATCHES = 4, 4
 LONGER, REST_AFTER = 4, 60
 
 
@@ -48,13 +50,19 @@ def sizes_of(n: int, unseen: int, seed: str) -> dict[int, bool]:
     return found
 
 
+def in_pass(sizes: Mapping[int, bool], number: int, passes: int) -> list[tuple[int, bool]]:
+    """What a pass measures: all that fits see, and of three passes or more all but one, in turn, of what they do not."""
+    judges = [batch for batch, seen in sizes.items() if not seen]
+    turns = {batch: 1 + i % passes for i, batch in enumerate(judges)} if passes > 2 else {}
+    return [(batch, seen) for batch, seen in sizes.items() if turns.get(batch) != number]
+
+
 def tasks(settings: Settings) -> list[Task]:
     """One for each network, optimizer, implementation and process: its batch sizes, and the step and update alone."""
     profile = settings.profile
-    n = EXAMPLES[profile]
-    drawn = {  # the same in all implementations and passes
-        network: list(sizes_of(n, UNSEEN[profile], f"{settings.seed} {network}").items())
-        for network in NETWORKS[profile]
+    n, passes = EXAMPLES[profile], PASSES[profile]
+    drawn = {  # the same in all implementations
+        network: sizes_of(n, UNSEEN[profile], f"{settings.seed} {network}") for network in NETWORKS[profile]
     }
     return [
         Task(
@@ -65,13 +73,13 @@ def tasks(settings: Settings) -> list[Task]:
                 "activation": activation,
                 "optimizer": optimizer,
                 "n": n,
-                "sizes": drawn[width, activation],
+                "sizes": in_pass(drawn[width, activation], number, passes),
                 "seconds": SECONDS[profile],
                 "shuffle": [settings.seed, number],
             },
             number,
         )
-        for number in range(1, PASSES[profile] + 1)
+        for number in range(1, passes + 1)
         for impl in settings.impls
         for optimizer in OPTIMIZERS[profile]
         for width, activation in NETWORKS[profile]
@@ -79,8 +87,8 @@ def tasks(settings: Settings) -> list[Task]:
 
 
 def measure(bench: Workbench, arguments: Mapping[str, Any]) -> list[Row]:
-    """A row for each batch size, over as many of n examples as fill whole batches, in shuffled order; then one of more
-    examples, one of a step of a single example, and one of the update alone.
+    """A row for each batch size, over as many of n examples as fill whole batches, in shuffled order; then one each of
+    fewer and of more examples, of a step of a single example, and of the update alone.
     """
     network = Network(tuple(arguments["layers"]), arguments["activation"])
     n = arguments["n"]
@@ -89,7 +97,9 @@ def measure(bench: Workbench, arguments: Mapping[str, Any]) -> list[Row]:
         _epoch(bench, network, arguments, n, n // batch * batch, batch) | {"what": "epoch", "seen": seen}
         for batch, seen in sizes
     ]
-    longer = LONGER * n
+    shorter, longer = max(1, n // SHORTER), LONGER * n
+    whole = max(1, shorter // IN_BATCHES)
+    rows.append(_epoch(bench, network, arguments, shorter, shorter, whole) | {"what": "shorter", "seen": True})
     rows.append(_epoch(bench, network, arguments, longer, longer, REST_AFTER) | {"what": "longer", "seen": False})
     alone = {"step": 1, "update": n}
     return rows + [
