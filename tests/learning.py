@@ -391,7 +391,7 @@ class Task:
 _CELL = {"n": 16, "T": 32, "units": 64, "width": 16}
 _GPT = {"n": 8, "s": 32, "d": 32, "heads": 2, "blocks": 1}
 TASKS = {
-    "mlp": Task("mlp", digits, 1e-2, 200),
+    "mlp": Task("mlp", digits, 1e-2, 400),
     "cnn": Task("cnn", images, 1e-2, 350),
     "autoencoder": Task("autoencoder", codes, 5e-3, 800),
     "rnn": Task("rnn", partial(text, name="rnn", own=_CELL), 5e-3, 250),
