@@ -53,16 +53,16 @@ WORKLOAD = Workload(
     middle={"n": 4, "s": 64, "d": 64, "heads": 4, "blocks": 2, "vocabulary": 64},
     objective=objective,
     axes=(
-        Axis("examples", "n", (1, 8, 12, 16, 32), (1, 2, 4, 8, 12, 16, 32), "n"),
-        Axis("width", "d", (16, 48, 64, 96, 128), (16, 32, 48, 64, 96, 128), "m", 1.0, {"n": 12}),
-        Axis("blocks", "blocks", (1, 2, 3, 5), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 12}),
+        Axis("examples", "n", (1, 8, 12, 16, 20), (1, 2, 4, 8, 12, 16, 20), "n"),
+        Axis("width", "d", (16, 48, 64, 96, 128), (16, 32, 48, 64, 96, 128), "m", 1.0, {"n": 6}),
+        Axis("blocks", "blocks", (1, 2, 3, 5), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 8}),
         Axis("heads", "heads", (1, 16), (1, 2, 4, 8, 16, 32), "heads", None),
         # one narrow block, where pairs of positions soon outweigh the weights
         Axis(
             "positions",
             "s",
-            (128, 512, 768, 1024, 2048),
-            (64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1280, 2048),
+            (128, 512, 640, 768, 896),
+            (64, 128, 192, 256, 384, 512, 640, 768, 896),
             "s",
             None,
             {"n": 1, "d": 32, "heads": 2, "blocks": 1},
@@ -81,9 +81,9 @@ WORKLOAD = Workload(
     statement="products once for each weight and position, and in every block for each pair of positions: their products, "
     "and a softmax of every head",
     heldout=(
-        {"n": 20, "d": 128},
-        {"n": 12, "s": 256},
-        {"n": 3, "s": 1536, "d": 32, "heads": 2, "blocks": 1},
+        {"n": 12, "d": 128},
+        {"n": 8, "d": 128, "blocks": 3},
+        {"n": 1, "s": 768, "d": 128, "heads": 2, "blocks": 1},
     ),
     plain="n·m·s",
     variables=variables,
