@@ -86,8 +86,9 @@ GPU_PYTHON ?= python3
 gpu:
 	$(GPU_PYTHON) -m pytest -q --benchmark-only --profile quick --device cuda --run-dir reports/gpu
 
-example: report  ## refresh the run that is kept in git
-	rm -rf reports/example
+example: venv  ## refresh the run that is kept in git, with all experiments (half an hour)
+	rm -rf $(REPORT) reports/example
+	$(BIN)/backprop-bench run --profile quick --experiments all --architectures all --out $(REPORT)
 	$(BIN)/backprop-bench report $(REPORT) --out reports/example
 
 clean:

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from backprop_files import UserError, write_whole
+from backprop_files import ON_REQUEST, UserError, write_whole
 
 if TYPE_CHECKING:
     from analysis.comparison import Comparison
@@ -82,6 +82,12 @@ def run(
     experiments: Annotated[
         str, typer.Option(help="experiments after the sweep, comma-separated, or all (see: experiment --list)")
     ] = "",
+    architectures: Annotated[
+        str,
+        typer.Option(
+            help="workloads after the sweep, comma-separated, or all: cnn, transformer, … (docs/architectures.md)"
+        ),
+    ] = "",
 ) -> None:
     """Measure, and write the report."""
     from analysis.hypotheses import declared
@@ -108,8 +114,9 @@ def run(
         optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
-    further = _experiments(experiments)
-    asked = _asked_of_experiments(settings) if further else None
+    further = _experiments(f"{experiments},architectures" if _names(architectures) else experiments)
+    chosen = _architectures(architectures)
+    asked = replace(_asked_of_experiments(settings), architectures=chosen) if further else None
     if asked:
         experimenter.plan_of(further, asked)
     if resume and out is None:
@@ -128,11 +135,18 @@ def run(
 
 
 def _experiments(names: str) -> list[Experiment]:
-    """The experiments of these names, ``all`` for all.  Raises UserError for an unknown one."""
+    """The experiments of these names, ``all`` for all but those on request.  Raises UserError for an unknown one."""
     from bench import experiments
 
-    wanted = [known for name in _names(names) for known in (experiments.NAMES if name == "all" else (name,))]
+    usual = [name for name in experiments.NAMES if name not in ON_REQUEST]
+    wanted = [known for name in _names(names) for known in (usual if name == "all" else (name,))]
     return [experiments.find(name) for name in dict.fromkeys(wanted)]
+
+
+def _architectures(names: str) -> tuple[str, ...]:
+    """Workloads by name; all of them for ``all`` and for none."""
+    found = _names(names)
+    return () if "all" in found else found
 
 
 def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
@@ -176,12 +190,17 @@ def _run_experiments(
 
 @app.command()
 def experiment(
-    names: Annotated[list[str] | None, typer.Argument(help="experiments, or all")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="experiments, or all (but architectures, which is asked for by name)")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="what there is, and which claim each tests")] = False,
     profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
     impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: numpy,torch,jax)")] = "",
     impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
     data: Annotated[str, typer.Option(help="digits, diabetes, or a file: .csv or .npz (see docs/data.md)")] = "digits",
+    architectures: Annotated[
+        str, typer.Option(help="of the experiment architectures: workloads, comma-separated (default: all)")
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
     dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
@@ -201,6 +220,10 @@ def experiment(
         raise UserError(f"name an experiment: {', '.join(experiments.NAMES)}, or all; --list says what each tests")
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
+    if architectures and "architectures" not in names:
+        raise UserError(
+            "--architectures chooses among the workloads of an experiment that was not named: architectures"
+        )
     settings = experiments.Settings(
         profile=profile,
         impls=(*_names(impls), *(impl or ())) or _usual_impls(),
@@ -209,6 +232,7 @@ def experiment(
         dtype=dtype,
         seed=seed,
         data=datasets.located(data),
+        architectures=_architectures(architectures),
     )
     directory = out or Path("reports") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
     failed = _run_experiments(_experiments(",".join(names)), settings, directory, resume)

@@ -25,7 +25,9 @@ USUAL_OPTIMIZER = "gradient-descent"
 
 #: Experiments beside the sweeps, in the order of the report; each is a file in ``bench.experiments`` and one in
 #: ``analysis.experiments``.
-EXPERIMENTS = ("epochs", "progress", "gradients", "approximation")
+EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima", "architectures")
+#: Not among ``all`` of them: it goes beyond the article's network, and takes as long as the others together.
+ON_REQUEST = ("architectures",)
 
 #: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
 CELL_KEYS = (

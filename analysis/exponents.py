@@ -119,7 +119,16 @@ def _exponent(lines: Mapping[str, Line], name: str, claimed: float | None) -> Ex
     axes, variable = AXES[name]
     known = 0.0 if claimed == 0 else _fixed_of_examples(lines["examples"]) if name == "p" else None
     source = lines["examples"] if name == "p" and claimed != 0 else None
-    found = [_past_overhead(replace(lines[axis], fixed=known)) for axis in axes]
+    return _of_lines([_past_overhead(replace(lines[axis], fixed=known)) for axis in axes], axes, variable, source)
+
+
+def of_axis(entries: pd.DataFrame, axis: str, variable: str) -> Exponent:
+    """The exponent along any one axis, in the column ``variable``; its fixed part is fitted along it."""
+    return _of_lines([_past_overhead(line(entries, axis, variable))], (axis,), variable, None)
+
+
+def _of_lines(found: Sequence[Line], axes: Sequence[str], variable: str, source: Line | None) -> Exponent:
+    """Common to lines of which the cells past overhead are known."""
     used = [part for part in found if sum(part.kept) >= 2]
     if not used:
         return _none_past(found, axes)

@@ -1,13 +1,14 @@
 """Arithmetic over the sizes of a cell, read from text: parsed into a tree and walked, never evaluated as code.
 
-``n·m·p``, ``n*m*log2(width)``, ``m*beyond(4*m, L2)``: numbers, the names in ``VARIABLES``, ``+ - * / **`` (also ``·``,
-``×`` and ``^``), parentheses and the functions in ``FUNCTIONS``.  Anything else is refused with the place in the text.
+``n·m·p``, ``n*m*log2(width)``, ``m*beyond(4*m, L2)``: numbers, the names in ``VARIABLES`` or those given, ``+ - * / **``
+(also ``·``, ``×`` and ``^``), parentheses and the functions in ``FUNCTIONS``.  Anything else is refused with the place in
+the text.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +99,11 @@ class Expression:
     @property
     def names(self) -> frozenset[str]:
         """The variables it names."""
-        return frozenset(node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)) & VARIABLES.keys()
+        return frozenset(node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)) - FUNCTIONS.keys()
 
 
-def parse(text: str, where: str) -> Expression:
-    """Read an expression.  Raises UserError that says what is wrong in it, and ``where`` it stands."""
+def parse(text: str, where: str, names: Collection[str] = VARIABLES) -> Expression:
+    """Read an expression over ``names``.  Raises UserError that says what is wrong in it, and ``where`` it stands."""
     plain = text.replace("·", "*").replace("×", "*").replace("^", "**").strip()
     if not plain or len(plain) > LONGEST:
         raise UserError(f"{where}: an expression has 1 to {LONGEST} characters, not {len(plain)}")
@@ -110,34 +111,34 @@ def parse(text: str, where: str) -> Expression:
         tree = ast.parse(plain, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{where}: '{text}' is no arithmetic expression") from error
-    reason = _wrong(tree)
+    reason = _wrong(tree, names)
     if reason:
         raise UserError(f"{where}: '{text}': {reason}")
     return Expression(text, tree)
 
 
-def _wrong(node: ast.expr) -> str | None:
+def _wrong(node: ast.expr, names: Collection[str]) -> str | None:
     """What is not allowed in a tree, or None."""
     match node:
         case ast.Constant(value=value):
             good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
             return None if good else f"{value!r} is no number"
         case ast.Name(id=name):
-            return None if name in VARIABLES else f"unknown name '{name}'; known: {', '.join(VARIABLES)}"
+            return None if name in names else f"unknown name '{name}'; known: {', '.join(names)}"
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-            return _wrong(operand)
+            return _wrong(operand, names)
         case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=power)):
             fine = isinstance(power, int | float) and abs(power) <= LARGEST_POWER
-            return _wrong(left) if fine else f"a power is a number of at most {LARGEST_POWER:g}"
+            return _wrong(left, names) if fine else f"a power is a number of at most {LARGEST_POWER:g}"
         case ast.BinOp(op=ast.Pow()):
             return "a power is a number, not an expression"
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _wrong(left) or _wrong(right)
+            return _wrong(left, names) or _wrong(right, names)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in FUNCTIONS:
             count = FUNCTIONS[name][0]
             if len(arguments) != count:
                 return f"{name} takes {count} argument{'s' if count > 1 else ''}, not {len(arguments)}"
-            return next(filter(None, map(_wrong, arguments)), None)
+            return next(filter(None, (_wrong(argument, names) for argument in arguments)), None)
         case ast.Call(func=ast.Name(id=name)):
             return f"unknown function '{name}'; known: {', '.join(FUNCTIONS)}"
     return f"'{ast.unparse(node)}' is not arithmetic"

@@ -6,7 +6,7 @@ Expressions are parsed (``analysis.expressions``), nothing is evaluated as code.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,12 @@ def declared(file: Path | None = None) -> tuple[Law, ...]:
         if taken:
             raise UserError(f"{file}: law '{law.name}' is declared already ({taken[0].statement}): choose another name")
     return (*own, *more)
+
+
+def law_of(name: str, statement: str, phases: tuple[str, ...], terms: Sequence[str], names: Collection[str]) -> Law:
+    """A law over variables of its own.  Raises UserError for a term that is no arithmetic over ``names``."""
+    parsed = tuple(expressions.parse(term, f"law '{name}'", names) for term in terms)
+    return Law(name, statement, phases, parsed, {})
 
 
 def _read(file: Path) -> tuple[Law, ...]:

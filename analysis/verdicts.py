@@ -112,17 +112,18 @@ def judge_law(fit: LawFit, found: dict[str, Exponent]) -> LawVerdict:
         predicted[name] = value
         if name != "m" and exponent.value is not None:
             words[f"exponent of {name}"] = (
-                equivalent(exponent, says) if says is not None else _within(exponent.against(fit.predict), 0.0)
+                equivalent(exponent, says) if says is not None else within(exponent.against(fit.predict), 0.0)
             )
     if fit.heldout_cells >= LEAST_HELDOUT:
-        words["held-out cells"] = _predicts(fit)
+        words["held-out cells"] = predicts(fit)
     word = overall(list(words.values())) if words else "inconclusive"
     against = [what for what, found_word in words.items() if found_word == word]
     reason = f"{word} by {', '.join(against)}" if words else "inconclusive, because no exponent could be estimated"
     return LawVerdict(fit, word, reason, predicted)
 
 
-def _predicts(fit: LawFit) -> Word:
+def predicts(fit: LawFit) -> Word:
+    """Whether a law predicts its held-out cells."""
     if fit.heldout_p90 <= HELDOUT_BAND:
         return "supported"
     return "refuted" if fit.heldout_median > HELDOUT_BAND else "inconclusive"
@@ -132,10 +133,11 @@ def equivalent(exponent: Exponent, claimed: float) -> Word:
     """Equivalence by interval: inside claimed ± 0.1 supported, outside refuted, else inconclusive."""
     if exponent.ci_low is None or exponent.ci_high is None:
         return "inconclusive"
-    return _within(Interval(exponent.value or 0.0, exponent.ci_low, exponent.ci_high), claimed)
+    return within(Interval(exponent.value or 0.0, exponent.ci_low, exponent.ci_high), claimed)
 
 
-def _within(found: Interval | None, claimed: float) -> Word:
+def within(found: Interval | None, claimed: float) -> Word:
+    """The same of an interval that may be unknown."""
     if found is None or math.isnan(found.low):
         return "inconclusive"
     if claimed - BAND <= found.low and found.high <= claimed + BAND:

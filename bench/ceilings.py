@@ -76,12 +76,17 @@ def _cpu_products(dtype: str) -> float:
 
 
 def _cpu_bandwidth() -> float:
+    return 2.0 * COPIED_BYTES / _fastest(copy_between(COPIED_BYTES), repeats=2)
+
+
+def copy_between(size: int) -> Callable[[], object]:
+    """A copy of ``size`` bytes, as a call: it moves twice as many."""
     import numpy as np
 
-    source = np.zeros(COPIED_BYTES, np.uint8)
+    source = np.zeros(size, np.uint8)
     source[:] = 1  # make the pages real
     target = np.ones_like(source)
-    return 2.0 * COPIED_BYTES / _fastest(lambda: np.copyto(target, source), repeats=2)
+    return lambda: np.copyto(target, source)
 
 
 def _torch_ceilings(device: str, dtype: str) -> dict[str, float | None]:

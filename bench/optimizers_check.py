@@ -1,10 +1,13 @@
 """What does an update cost beside the bytes that it must move?  ``python -m bench.optimizers_check`` (``make optimizers``).
 
 One core, float32, the parameters of one network of about ``--parameters`` numbers: the update of ``numpy`` and
-``torch-manual`` as the sweep runs it, torch's own optimizer in each of its forms, optax under ``jit`` with everything
-donated, and a copy between buffers that take as much memory together.  The floor is that copy's rate over the bytes an
-update must move: θ, its gradient and the states read, θ and the states written.  All take turns in one process, in an order
-drawn anew; figures are medians over the turns, ratios medians of the turns' ratios.
+``torch-manual`` as the sweep runs it, torch's own optimizer in each of its forms, and optax under ``jit`` with everything
+donated.  An update must move θ, its gradient and the states, read, and θ and the states, written.  There are two floors:
+these bytes over memory bandwidth as ``bench.ceilings`` measures it, and over the rate of a copy between buffers that take
+together what the update's take, which may lie in a cache.  All take turns in one process, in an order drawn anew; figures
+are medians over the turns, ratios medians of the turns' ratios.
+
+A second table says what the calls of NumPy's updates cost on numbers that lie in a cache: what is left moves memory.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from bench import ceilings
 from bench.process import pick_cpus
 from impls import optimizers, registry
 from impls.interface import Network, Problem
@@ -27,7 +31,11 @@ from impls.optimizers import Optimizer
 from impls.problem import make_problem
 
 Call = Callable[[], object]
-FLOOR = "copy of as many bytes"
+#: The two copies that floors are made of.
+MEMORY, SAME_BYTES = "memory bandwidth", "copy in as much memory"
+SWEPT = "numpy (sweep)"
+#: Numbers that calls are timed on: with all the operands of a call they stay within a second-level cache.
+NEAR = 1 << 15
 #: torch's forms of one optimizer: single-tensor loops, many tensors a call, one kernel for all of it.
 TORCH_FORMS: dict[str, dict[str, bool]] = {
     "torch, single tensor": {"foreach": False, "fused": False},
@@ -43,9 +51,12 @@ def network_of(parameters: int) -> Network:
 
 
 def candidates(name: str, parameters: int) -> dict[str, Call]:
-    """Updates of one optimizer, ready to be called: those whose library is installed, and the copy."""
+    """Updates of one optimizer, ready to be called: those whose library is installed, and the copies."""
     problem = make_problem(network_of(parameters), 4, optimizer=name)
-    found: dict[str, Call] = {FLOOR: _copy(problem)}
+    found = {
+        MEMORY: ceilings.copy_between(ceilings.COPIED_BYTES),
+        SAME_BYTES: ceilings.copy_between(_copied(optimizers.find(name), problem.network.m)),
+    }
     for entry in (registry.find("numpy"), registry.find("torch-manual")):
         if not entry.missing():
             instance = entry.prepare(problem)
@@ -63,13 +74,24 @@ def bytes_moved(optimizer: Optimizer, parameters: int) -> int:
     return 4 * parameters * (3 + 2 * optimizer.states)
 
 
-def _copy(problem: Problem) -> Call:
-    """Between two buffers that take together what θ, g and the states take."""
-    states = optimizers.find(problem.optimizer).states
-    source = np.ones((2 + states) * problem.network.m // 2, np.float32)
-    target = np.zeros_like(source)
-    target[:] = 2.0  # make the pages real
-    return lambda: np.copyto(target, source)
+def _copied(optimizer: Optimizer, parameters: int) -> int:
+    """Bytes of a copy between two buffers that take together what θ, g and the states take."""
+    return 4 * ((2 + optimizer.states) * parameters // 2)
+
+
+def calls_in_cache() -> dict[str, Call]:
+    """The calls that NumPy's updates are made of, on numbers that lie in a cache, by what they do."""
+    from impls.numpy_fast import NumpyOperations
+
+    o = NumpyOperations("float32")
+    a, b, out = (o.array(np.random.default_rng(i).uniform(0.5, 1.5, NEAR)) for i in range(3))
+    return {
+        "out += c a": lambda: o.add_scaled(1e-9, a, out),
+        "out += c a²": lambda: o.add_squared(1e-9, a, out, b),
+        "√": lambda: o.sqrt(a, b),
+        "out += c": lambda: o.add_number(1e-9, out),
+        "out += c a / b": lambda: o.add_quotient(1e-9, a, b, out),  # b turns into a / b and back
+    }
 
 
 def _torch(problem: Problem) -> dict[str, Call]:
@@ -131,21 +153,41 @@ def _seconds(call: Call, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def floors(name: str, m: int, turn: dict[str, float]) -> dict[str, float]:
+    """Seconds to move an update's bytes at the rate of each copy of this turn."""
+    optimizer = optimizers.find(name)
+    copied = {MEMORY: ceilings.COPIED_BYTES, SAME_BYTES: _copied(optimizer, m)}
+    return {copy: turn[copy] * bytes_moved(optimizer, m) / (2 * size) for copy, size in copied.items()}
+
+
 def table(name: str, parameters: int, turns: list[dict[str, float]]) -> str:
-    """Markdown: ns for each parameter, and times the floor and the sweep's NumPy."""
+    """Markdown: ns for each parameter, times both floors, and times the sweep's NumPy; then torch's best form."""
     m = network_of(parameters).m
-    moved = bytes_moved(optimizers.find(name), m)
-    copied = 8 * ((2 + optimizers.find(name).states) * m // 2)  # read and written
-    floors = [turn[FLOOR] * moved / copied for turn in turns]
-    lines = [f"| {name}, {m:,} parameters | ns a parameter | times the floor | times numpy |", "| --- " * 4 + "|"]
-    lines.append(f"| floor: {moved / m:g} bytes a parameter | {1e9 * median(floors) / m:.3g} | 1.00 | |")
-    for which in turns[0]:
-        if which != FLOOR:
-            over = median(turn[which] / floor for turn, floor in zip(turns, floors, strict=True))
-            beside = median(turn[which] / turn["numpy (sweep)"] for turn in turns)
-            cost = 1e9 * median(turn[which] for turn in turns) / m
-            lines.append(f"| {which} | {cost:.3g} | {over:.2f} | {beside:.2f} |")
+    bounds = [floors(name, m, turn) for turn in turns]
+    lines = [
+        f"| {name}, {m:,} parameters | ns a parameter | times {MEMORY} | times {SAME_BYTES} | times numpy |",
+        "| --- " * 5 + "|",
+    ]
+    for copy in (MEMORY, SAME_BYTES):
+        cost = 1e9 * median(bound[copy] for bound in bounds) / m
+        moved = bytes_moved(optimizers.find(name), 1)
+        lines.append(f"| floor: {moved} bytes a parameter, {copy} | {cost:.3g} | | | |")
+    updates = [which for which in turns[0] if which not in (MEMORY, SAME_BYTES)]
+    costs = {which: 1e9 * median(turn[which] for turn in turns) / m for which in updates}
+    for which in updates:
+        over = [median(turn[which] / b[copy] for turn, b in zip(turns, bounds, strict=True)) for copy in bounds[0]]
+        beside = median(turn[which] / turn[SWEPT] for turn in turns)
+        lines.append(f"| {which} | {costs[which]:.3g} | {over[0]:.2f} | {over[1]:.2f} | {beside:.2f} |")
+    if forms := [which for which in updates if which in TORCH_FORMS]:
+        best = min(forms, key=costs.__getitem__)
+        lines += ["", f"best torch form: {best}, {costs[best]:.3g} ns a parameter"]
     return "\n".join(lines)
+
+
+def calls_table(turns: list[dict[str, float]]) -> str:
+    """Markdown: ns for each number of a call in cache."""
+    lines = [f"| call on {NEAR:,} numbers in cache | ns a number |", "| --- | --- |"]
+    return "\n".join(lines + [f"| {c} | {1e9 * median(t[c] for t in turns) / NEAR:.3g} |" for c in turns[0]])
 
 
 def main(
@@ -163,6 +205,7 @@ def main(
             calls = candidates(name, m)
             print(table(name, m, measure(calls, turns, seconds)), flush=True)
             print()
+    print(calls_table(measure(calls_in_cache(), turns, seconds)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ given.  Whatever the libraries print goes to the log, never into the answers.
 Requests: ``{"op": "start", ...}`` first; then ``prepare`` for a point, which stays prepared under its key, ``visit`` to
 time it for a while or ``turn`` to time one round, and ``release`` to let all points go.  ``check`` holds the
 implementation to the reference on small problems, ``ceilings`` measures the machine's ceilings once more,
-``files`` names all that was imported, ``experiment`` does one task of ``bench.experiments``.
+``files`` names all that was imported, ``experiment`` does one task of ``bench.experiments``, ``train`` a whole training run.
 Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"error", "reason": "..."}``.
 """
 
@@ -134,6 +134,8 @@ class Worker:
             return {"quiet_level": self._quiet_level()}
         if request["op"] == "experiment":
             return self.experiment(request)
+        if request["op"] == "train":
+            return self.train(request)
         if request["op"] in ("visit", "turn"):
             return self.visit(request)
         return self.prepare(request) if request["op"] == "prepare" else self.check(request)
@@ -207,14 +209,34 @@ class Worker:
     def experiment(self, request: dict[str, Any]) -> dict[str, Any]:
         """One task of an experiment; answers its rows."""
         from bench import experiments
+
+        gc.collect()
+        rows = experiments.find(request["name"]).measure(self._workbench(), request["arguments"])
+        return {"rows": rows, "quiet_level": self._quiet_level()}
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """All epochs in a row from the start, on the clock; answers the rows of the start and of the end, or none where
+        the implementation cannot go through batches.
+        """
+        from bench.experiments import training
+        from impls.interface import Network
+        from impls.problem import make_problem
+
+        if not callable(getattr(self.entry.load(), "epoch", None)):
+            return {"rows": []}
+        gc.collect()
+        network = Network(tuple(request["layers"]), request["activation"], request["loss"])
+        problem = make_problem(network, request["n"], self.seed, request["data"], request["learning_rate"])
+        schedule = training.Schedule(request["batch"], request["epochs"], self.seed, (request["epochs"],))
+        rows = training.train(self._workbench(), problem, schedule, training.losses(problem), lambda seen: False)
+        return {"rows": rows}
+
+    def _workbench(self) -> Any:
         from bench.experiments.workbench import Workbench
 
-        bench = Workbench(
+        return Workbench(
             self.entry, self.device, self.dtype, self.threads, self.seed, self.reference, self.quiet, self.held
         )
-        gc.collect()
-        rows = experiments.find(request["name"]).measure(bench, request["arguments"])
-        return {"rows": rows, "quiet_level": self._quiet_level()}
 
     def check(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hold the implementation to the reference on small problems, before anything is timed."""

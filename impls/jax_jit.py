@@ -177,10 +177,15 @@ class JaxJit:
         return float(self.value)
 
     def peak_bytes(self) -> int | None:
-        """What XLA has planned for the step: parameters and states donated to it are counted once."""
-        # after a first step all of this comes from jit's own caches: nothing is compiled again
-        planned = self._compiled.step.lower(self.theta, self.x, self.t, self.state).compile().memory_analysis()
-        if planned is None:
-            return None
-        held = planned.argument_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes
-        return int(held + planned.temp_size_in_bytes)
+        """What XLA has planned for the step."""
+        return planned_bytes(self._compiled.step, (self.theta, self.x, self.t, self.state))
+
+
+def planned_bytes(step: Any, arguments: tuple[Any, ...]) -> int | None:
+    """What XLA has planned for a jitted step that has been taken: what is donated to it is counted once."""
+    # after a first step all of this comes from jit's own caches: nothing is compiled again
+    planned = step.lower(*arguments).compile().memory_analysis()
+    if planned is None:
+        return None
+    held = planned.argument_size_in_bytes + planned.output_size_in_bytes - planned.alias_size_in_bytes
+    return int(held + planned.temp_size_in_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from scipy.linalg import get_blas_funcs
 from scipy.special import erf
@@ -12,9 +14,10 @@ from impls.straight_line import Operations, StraightLine
 #: Examples worked on at a time within a step: 128 to 4,096 were tried on networks 64 to 512 wide; 512 was within a few
 #: per cent of the best for each, because a layer's block then stays in a 1 MiB L2 cache.
 BLOCK = 512
-#: Bytes of each buffer that an update works on at a time.  2¹⁵ to 2²³ were tried for Adam on one and four million
-#: parameters: shorter blocks pay for more calls, longer ones for memory that has left the caches between two calls.
-UPDATE_BLOCK_BYTES = 1 << 18
+#: Bytes of each buffer that an update works on at a time.  2¹⁶ to 2²² were tried for momentum and Adam on one and four
+#: million parameters: shorter blocks pay for more calls and more first touches, longer ones for memory that has left the
+#: caches between two calls; 2²⁰ was within a few per cent of the best for each.
+UPDATE_BLOCK_BYTES = 1 << 20
 
 
 class NumpyOperations(Operations):
@@ -53,6 +56,15 @@ class NumpyOperations(Operations):
             self.gemm(1.0, b.T, a.T, beta=1.0, c=out.T, overwrite_c=1)
         else:
             self.gemm(1.0, b, a.T, trans_a=1, beta=1.0, c=out.T, overwrite_c=1)
+
+    @cached_property
+    def number(self) -> AnyArray:
+        """Holds a number for a ufunc, which takes longer to convert one of Python's itself."""
+        return np.empty((), self.dtype)
+
+    def add_number(self, c: float, out: AnyArray) -> None:
+        self.number[()] = c
+        np.add(out, self.number, out)
 
     def add_scaled(self, c: float, a: AnyArray, out: AnyArray) -> None:
         self.axpy(a, out, len(out), c)

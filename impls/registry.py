@@ -16,12 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
+from impls.architectures.problem import ArchitectureProblem, Objective
 from impls.interface import PHASES, Backprop, Network, Problem
 from impls.names import nearest
 from impls.optimizers import NAMES as OPTIMIZERS
 from impls.optimizers import USUAL as USUAL_OPTIMIZER
 
 DTYPES = ("float32", "float64")
+#: Of ``impls.architectures.layers``.
+LAYER_KINDS = (
+    "dense",
+    "activation",
+    "conv2d",
+    "pool2d",
+    "flatten",
+    "recurrent",
+    "embedding",
+    "positions",
+    "layer_norm",
+    "attention",
+    "dropout",
+    "residual",
+)
 SWEEPS = ("smoke", "quick", "full", "check")
 
 
@@ -51,7 +67,8 @@ class Entry:
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
     optimizers: tuple[str, ...] = OPTIMIZERS
-    layer_kinds: tuple[str, ...] = ("dense",)
+    architectures: str = ""  # module:Class that builds any architecture; empty: fully connected networks alone
+    layer_kinds: tuple[str, ...] = LAYER_KINDS  # of those that ``architectures`` can build
     sweeps: tuple[str, ...] = SWEEPS  # it is part of, unless implementations are named
     peer: bool = False
     slow: bool = False  # sweeps far smaller cells, to stay within the same time
@@ -79,18 +96,39 @@ class Entry:
             return f"{self.name} has no optimizer '{optimizer}'"
         return None
 
+    def cannot_build(self, objective: Objective) -> str | None:
+        """Why it cannot train these architectures; None if it can."""
+        if not self.architectures:
+            return f"{self.name} builds fully connected networks alone"
+        absent = [kind for kind in objective.kinds if kind not in self.layer_kinds]
+        return f"{self.name} has no layer '{absent[0]}'" if absent else None
+
     def load(self) -> type[Any]:
         """Import the implementation's class.  Raises UserError if there is none."""
-        module_name, _, class_name = self.target.rpartition(":")
+        return self._load(self.target)
+
+    def _load(self, target: str) -> type[Any]:
+        module_name, _, class_name = target.rpartition(":")
         module = _import_file(Path(module_name)) if module_name.endswith(".py") else _import_module(module_name)
         found = getattr(module, class_name, None)
         if not isinstance(found, type):
             raise UserError(f"no class '{class_name}' in {module_name}")
         return found
 
-    def prepare(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> Backprop:
-        """Build the implementation on a problem (untimed: casts, moves, synchronises)."""
-        instance: Backprop = self.load()(problem, device=device, dtype=dtype, threads=threads)
+    def prepare(
+        self, problem: Problem | ArchitectureProblem, device: str = "cpu", dtype: str = "float32", threads: int = 1
+    ) -> Backprop:
+        """Build the implementation on a problem (untimed: casts, moves, synchronises).
+
+        Raises UserError where it has none for architectures.
+        """
+        if isinstance(problem, ArchitectureProblem):
+            if reason := self.cannot_build(problem.objective):
+                raise UserError(reason)
+            found = self._load(self.architectures)
+        else:
+            found = self.load()
+        instance: Backprop = found(problem, device=device, dtype=dtype, threads=threads)
         return instance
 
 
@@ -113,13 +151,18 @@ ENTRIES = (
         cost=Cost(2e-5, example_s=6e-5, operation_s=3e-10),
     ),
     Entry(
-        "numpy", "impls.numpy_fast:NumpyFast", "NumPy by hand, nothing allocated in a step", requires=("numpy", "scipy")
+        "numpy",
+        "impls.numpy_fast:NumpyFast",
+        "NumPy by hand, nothing allocated in a step",
+        requires=("numpy", "scipy"),
+        architectures="impls.architectures.numpy_layers:NumpyLayers",
     ),
     Entry(
         "torch",
         "impls.torch_nn:TorchNN",
         "PyTorch: nn.Sequential, autograd, torch.optim",
         requires=("torch",),
+        architectures="impls.architectures.torch_layers:TorchLayers",
         extra="torch",
         devices=("cpu", "cuda"),
         cost=Cost(4e-4, first_call_s=0.05),
@@ -150,6 +193,7 @@ ENTRIES = (
         "impls.jax_jit:JaxJit",
         "JAX: one jitted step, parameters donated; optax",
         requires=("jax", "optax"),
+        architectures="impls.architectures.jax_layers:JaxLayers",
         extra="jax",
         devices=("cpu", "gpu"),
         cost=Cost(5e-5, first_call_s=0.15),

@@ -72,6 +72,7 @@ class Operations(ABC):
     column_sum: Any  # column_sum(a, out): (rows, B) -> (B,)
     column_max: Any
     sqrt: Any
+    add_number: Any  # add_number(c, out): out += c, c a number
     add_scaled: Any  # add_scaled(c, a, out): out += c a over flat arrays, c a number
     add_squared: Any  # add_squared(c, a, out, s): out += c a², with s for scratch
     add_quotient: Any  # add_quotient(c, a, b, out): out += c a / b; b may be overwritten
@@ -165,7 +166,7 @@ def _softplus_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: 
     x(o.multiply, d, s, d)
 
 
-def _emit_normal_cdf(x: Emit, o: Operations, z: Tensor, out: Tensor) -> None:
+def emit_normal_cdf(x: Emit, o: Operations, z: Tensor, out: Tensor) -> None:
     x(o.multiply, z, o.constant(SQRT_HALF), out)
     x(o.erf, out, out)
     x(o.add, out, o.constant(1.0), out)
@@ -173,12 +174,12 @@ def _emit_normal_cdf(x: Emit, o: Operations, z: Tensor, out: Tensor) -> None:
 
 
 def _gelu_value(x: Emit, o: Operations, z: Tensor, a: Tensor, s: Tensor) -> None:
-    _emit_normal_cdf(x, o, z, s)
+    emit_normal_cdf(x, o, z, s)
     x(o.multiply, z, s, a)
 
 
 def _gelu_slope(x: Emit, o: Operations, z: Tensor, a: Tensor, d: Tensor, s: Tensor, t: Tensor) -> None:
-    _emit_normal_cdf(x, o, z, s)  # Φ(z) + z φ(z)
+    emit_normal_cdf(x, o, z, s)  # Φ(z) + z φ(z)
     x(o.multiply, z, z, t)
     x(o.multiply, t, o.constant(-0.5), t)
     x(o.exp, t, t)

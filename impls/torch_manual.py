@@ -13,7 +13,7 @@ from impls.torch_device import DTYPES, resolve, synchronize
 #: Rows in cache on a CPU, as in ``numpy_fast``; a GPU wants all the work in one launch.
 BLOCK = {"cpu": 512}
 #: Parameters of an update in cache, for each thread; torch shares out what is larger than 32,768 among its threads.
-UPDATE_BLOCK = {"cpu": 1 << 16}
+UPDATE_BLOCK = {"cpu": 1 << 18}
 
 
 def _writes_last(function: Any) -> Any:
@@ -57,6 +57,9 @@ class TorchOperations(Operations):
 
     def accumulate(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         out.addmm_(a, b)
+
+    def add_number(self, c: float, out: torch.Tensor) -> None:
+        out.add_(c)
 
     def add_scaled(self, c: float, a: torch.Tensor, out: torch.Tensor) -> None:
         out.add_(a, alpha=c)

@@ -166,6 +166,9 @@ def test_one_that_is_asked_for_and_not_installed_is_refused(tmp_path: Path) -> N
             ("experiment", "gradients", "--impls", "python", "--dtype", "float64"),
             "none of python has these derivatives",
         ),
+        (("experiment", "architectures", "--architectures", "rn"), "did you mean 'rnn'"),
+        (("experiment", "epochs", "--architectures", "rnn"), "was not named: architectures"),
+        (("run", "--architectures", "mlp,cn", "--profile", "smoke"), "did you mean 'cnn'"),
         (("experiment", "epochs", "--resume"), "--resume needs --out"),
         (("run", "--experiments", "epoch", "--profile", "smoke"), "did you mean 'epochs'"),
         (

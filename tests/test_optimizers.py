@@ -12,7 +12,7 @@ from backprop_files import UserError
 from impls import counts, in_place_updates, numpy_fast, optimizers, reference, registry, torch_manual
 from impls.conformance import BOLD, STEPS, STEPS_TOLERANCE, Expected, Mismatch, check_step, check_steps, relative_norm
 from impls.interface import AnyArray, Array, Network, Problem
-from impls.numpy_fast import NumpyFast
+from impls.numpy_fast import NumpyFast, NumpyOperations
 from impls.optimizers import NAMES, OPTIMIZERS, USUAL
 from impls.problem import make_problem
 from impls.python_scalars import PythonScalars
@@ -66,6 +66,27 @@ def test_blocks_of_parameters_are_seamless(entry: Entry, optimizer: str, monkeyp
     problem = problem_of(optimizer)
     assert problem.network.m % 7
     check_steps(available(entry).prepare(problem, dtype="float64"), Expected.of(problem, "float64"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", KEPT)
+def test_states_mean_the_same_after_thousands_of_steps(optimizer: str, dtype: str) -> None:
+    """Long enough for the slowest decay to have gone from its scale into the buffer."""
+    steps, rate, rng = 7_200, OPTIMIZERS[optimizer].learning_rate, np.random.default_rng(2)
+    ops = NumpyOperations(dtype)
+    flat, gradient = ops.array(rng.standard_normal(6)), ops.empty(6)
+    expected = [flat.astype("float64")]
+    update = in_place_updates.Update(ops, optimizer, rate, flat, gradient, 4)
+    definition = optimizers.OverArrays(optimizer, rate, np, expected)
+    for _ in range(steps):
+        gradient[:] = rng.standard_normal(6) + 0.5
+        update()
+        definition([gradient.astype("float64")])
+    assert all(a > decay**steps for a, decay in zip(update.scales, update.rule.decays, strict=True))
+    tolerance = STEPS_TOLERANCE[dtype]
+    assert relative_norm(flat, expected[0]) < tolerance
+    for buffer, scale, state in zip(update.buffers, update.scales or [1.0], definition.states[0], strict=True):
+        assert relative_norm(buffer * scale, state) < tolerance
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "horner-4"])

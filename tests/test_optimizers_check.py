@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bench import optimizers_check
-from bench.optimizers_check import FLOOR, bytes_moved, candidates, measure, network_of, table
+from bench.ceilings import COPIED_BYTES
+from bench.optimizers_check import (
+    MEMORY,
+    NEAR,
+    SAME_BYTES,
+    SWEPT,
+    TORCH_FORMS,
+    bytes_moved,
+    calls_in_cache,
+    calls_table,
+    candidates,
+    measure,
+    network_of,
+    table,
+)
 from impls.optimizers import NAMES, find
 
 
@@ -20,16 +35,39 @@ def test_bytes_are_those_of_parameters_gradients_and_states() -> None:
 
 def test_ratios_are_of_one_turn() -> None:
     m = network_of(1000).m
-    # Adam moves 28 bytes where the copy reads and writes 16: a copy of 16 ns a parameter makes a floor of 28
-    turns = [{FLOOR: 16e-9 * m * pace, "numpy (sweep)": 56e-9 * m * pace} for pace in (1.0, 2.0, 3.0)]
-    assert "| numpy (sweep) | 112 | 2.00 | 1.00 |" in table("adam", 1000, turns)
+    # Adam moves 28 bytes where the copy in as much memory reads and writes 16: one of 16 ns a parameter makes a floor of 28;
+    # memory that moves a byte in 2 ns makes one of 56
+    turns = [
+        {MEMORY: 4e-9 * COPIED_BYTES * pace, SAME_BYTES: 16e-9 * m * pace, SWEPT: 112e-9 * m * pace * pace}
+        for pace in (1.0, 2.0, 3.0)
+    ]
+    found = table("adam", 1000, turns)
+    assert "| floor: 28 bytes a parameter, memory bandwidth | 112 | | | |" in found
+    assert "| floor: 28 bytes a parameter, copy in as much memory | 56 | | | |" in found
+    assert "| numpy (sweep) | 448 | 4.00 | 8.00 | 1.00 |" in found
+    assert "best torch form" not in found
+
+
+def test_the_best_form_of_torch_is_named() -> None:
+    single, foreach, fused = TORCH_FORMS
+    turn = {MEMORY: 1.0, SAME_BYTES: 1.0, SWEPT: 1e-6, single: 4e-6, foreach: 2e-6, fused: 3e-6}
+    assert table("adam", 1000, [turn]).endswith(
+        f"best torch form: torch, foreach, {2000 / network_of(1000).m:.3g} ns a parameter"
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_every_candidate_runs(optimizer: str) -> None:
     pytest.importorskip("torch")
     calls = candidates(optimizer, 1000)
-    assert {FLOOR, "numpy (sweep)", "torch, single tensor", "torch, foreach"} <= calls.keys()
+    assert {MEMORY, SAME_BYTES, SWEPT, "torch, single tensor", "torch, foreach"} <= calls.keys()
     turns = measure(calls, turns=1, seconds=1e-5)
     assert all(seconds > 0 for seconds in turns[0].values())
-    assert optimizers_check.table(optimizer, 1000, turns).count("\n") == len(calls) + 1
+    assert optimizers_check.table(optimizer, 1000, turns).count("\n") == len(calls) + 3
+
+
+def test_calls_stay_finite_however_often_they_are_made() -> None:
+    with np.errstate(all="raise"):
+        turns = measure(calls_in_cache(), turns=3, seconds=1e-3)
+    assert calls_table(turns).count("\n") == len(calls_in_cache()) + 1
+    assert "| √ | 2e+03 |" in calls_table([{"√": 2e-6 * NEAR}])

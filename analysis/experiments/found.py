@@ -18,6 +18,8 @@ from analysis.normalise import quiet
 from backprop_files import SCHEMA_VERSION, UserError
 
 Row = Mapping[str, Any]
+#: So many processes without a disturbance make the disturbed ones superfluous.
+ENOUGH = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,13 @@ class Found:
 
 def _products(row: Row) -> np.ndarray:
     return np.atleast_1d(np.asarray(row.get("reference_s", {}).get("product", []), float))
+
+
+def undisturbed(times: pd.DataFrame, cell: Sequence[str]) -> pd.DataFrame:
+    """Without processes that saw no quiet round (``quiet`` is 0), where ``ENOUGH`` others measured the cell."""
+    calm = times["quiet"] > 0
+    others = calm.groupby([times[name] for name in cell]).transform("sum")
+    return times[calm | (others < ENOUGH)]
 
 
 def in_directory(directory: Path) -> list[Found]:

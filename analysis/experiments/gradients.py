@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from analysis import exponents, words
 from analysis.claims import BAND
 from analysis.experiments import Claimed, Drawn, Section, Table, Told, Word
-from analysis.experiments.found import Found
+from analysis.experiments.found import Found, undisturbed
 from analysis.exponents import OVERHEAD_SHARE, Exponent
 from analysis.figures import COLOURS
 from analysis.statistics import LEVEL, Estimate, Floats, moderated, tamed
@@ -31,8 +31,6 @@ BOUND = 5.0
 THEORY = "theory: Baur & Strassen 1983, Griewank & Walther 2008"
 #: What more than that of a time is fixed is called overhead.
 SHARE = words.percent(OVERHEAD_SHARE)
-#: So many processes without a disturbance make the disturbed ones superfluous.
-ENOUGH = 2
 
 
 @dataclass(frozen=True)
@@ -119,9 +117,7 @@ def _times(found: Found) -> pd.DataFrame:
     frame = frame.assign(time_s=time_s, pass_s=time_s / turns, sampled=frame["calls"] < frame["calls_in_all"])
     # what the exponents' tools want to know of a cell
     frame = frame.assign(axis="width", activation="", p=0, layers=frame["m"].astype(str))
-    calm = frame["quiet"] > 0
-    others = calm.groupby([frame["impl"], frame["method"], frame["m"]]).transform("sum")
-    return frame[calm | (others < ENOUGH)]
+    return undisturbed(frame, ["impl", "method", "m"])
 
 
 def _curve(times: pd.DataFrame, impl: str, method: str) -> Curve | None:

@@ -28,7 +28,7 @@ class ToldSection:
     @property
     def settings(self) -> str:
         """In words; of a data file its name alone, without the folders of this machine."""
-        return ", ".join(f"{key} {_plain(key, value)}" for key, value in self.found.settings.items())
+        return ", ".join(f"{key} {_plain(key, value)}" for key, value in self.found.settings.items() if value != [])
 
 
 def write(paths: Sequence[Path], out: Path) -> list[ToldSection]:

@@ -39,6 +39,7 @@ class Settings:
     dtype: str = "float32"
     seed: int = 0
     data: str = "digits"  # a name of impls.datasets or a file; for experiments that train on data
+    architectures: tuple[str, ...] = ()  # workloads of impls.architectures; empty: every one
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Experiment:
     tasks: Callable[[Settings], list[Task]]
     measure: Callable[[Workbench, Mapping[str, Any]], list[Row]]
     uses_data: bool = False  # whether Settings.data matters to it
+    uses_architectures: bool = False  # whether Settings.architectures does
 
 
 def find(name: str) -> Experiment:

@@ -279,7 +279,7 @@ def skill(outputs: Array, part: Dataset) -> float:
 
 def cost(bench: Workbench, problem: Problem, schedule: Schedule) -> Row:
     """Rounds of a whole epoch at one go, as a user would hand it over: how far training has come does not change its cost."""
-    warm_up(bench, problem, schedule.batch)
+    warm_up(bench, problem, Schedule(schedule.batch, 1))
     trainer = trainer_of(bench, problem)
     epoch = partial(trainer.epoch, schedule.order(problem.n, 1), schedule.batch)
     once = bench.once(epoch, trainer.synchronize)

@@ -92,10 +92,8 @@ class Record:
 
 
 def _relevant(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    found = asdict(settings)
-    if not experiment.uses_data:
-        del found["data"]
-    return found
+    unused = {"data": not experiment.uses_data, "architectures": not experiment.uses_architectures}
+    return {key: value for key, value in asdict(settings).items() if not unused.get(key)}
 
 
 def _plain(task: Task) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Schedule:
         for piece in range(before, after):
             epoch, i = divmod(piece, self.pieces)
             order = self.order(n, epoch + 1)
-            yield order[i * size : (i + 1) * size if i < self.pieces - 1 else n]
+            yield order[i * size : (i + 1) * size if i < self.pieces - 1 else len(order)]
 
     def steps(self, n: int, pieces: int) -> int:
         """Steps taken in so many pieces."""
@@ -112,7 +112,7 @@ def train(
     """
     check_batch(schedule.batch, problem.n)
     trainer = trainer_of(bench, problem)
-    warm_up(bench, problem, schedule.batch, schedule.pieces)
+    warm_up(bench, problem, schedule)
     rows = [_row(0, schedule, problem.n, 0.0, look(trainer.parameters()), {})]
     limit = DIVERGED * max(rows[0]["loss"], 1e-12)
     spent = 0.0
@@ -130,14 +130,13 @@ def train(
     return rows
 
 
-def warm_up(bench: Workbench, problem: Problem, batch: int, pieces: int = 1) -> None:
+def warm_up(bench: Workbench, problem: Problem, schedule: Schedule) -> None:
     """The first and the last piece of an epoch on another instance, for the others are like the first: what compiles has
     compiled by then, which is no epoch's cost.
     """
     other = trainer_of(bench, problem)
-    epoch = Schedule(batch, 1, pieces=pieces)
-    for piece in {0, pieces - 1}:
-        _go_through(other, epoch.rows(problem.n, piece, piece + 1), batch)
+    for piece in {0, schedule.pieces - 1}:
+        _go_through(other, schedule.rows(problem.n, piece, piece + 1), schedule.batch)
     other.synchronize()
 
 

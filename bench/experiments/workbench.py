@@ -10,6 +10,7 @@ from typing import Any
 from bench.quiet import Quiet
 from bench.reference_kernel import Kernels
 from bench.timing import Loop, Rounds
+from impls.architectures.problem import ArchitectureProblem
 from impls.interface import Backprop, Problem
 from impls.registry import Entry
 
@@ -30,7 +31,7 @@ class Workbench:
     quiet: Quiet
     held: set[Any] = field(default_factory=set)  # what was held to the reference in this process, and need not be again
 
-    def prepare(self, problem: Problem) -> Backprop:
+    def prepare(self, problem: Problem | ArchitectureProblem) -> Backprop:
         """The implementation on a problem: parameters, batch and workspace in place."""
         return self.entry.prepare(problem, self.device, self.dtype, self.threads)
 

@@ -1,0 +1,65 @@
+"""A convolutional classifier: each weight of a convolution is used once for every position of its output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from impls.architectures.layers import Activation, Architecture, Conv2D, Dense, Flatten, Pool2D
+from impls.architectures.problem import Objective, Supervised
+from impls.architectures.workloads import Axis, Sizes, Workload
+
+#: Means that are left of every channel, along either side: the classifier is the same however large the image.
+GRID = 2
+
+
+def objective(sizes: Sizes) -> Objective:
+    """Two convolutions that keep the size, each with relu and pooling, then a dense layer on 2 × 2 means of each channel."""
+    channels, kernel, side = sizes["channels"], sizes["kernel"], sizes["side"]
+    layers = (
+        Conv2D(channels, kernel, padding=kernel // 2),
+        Activation("relu"),
+        Pool2D("max", 2),
+        Conv2D(2 * channels, kernel, padding=kernel // 2),
+        Activation("relu"),
+        Pool2D("mean", side // 2 // GRID),
+        Flatten(),
+        Dense(sizes["outputs"]),
+    )
+    return Supervised(Architecture((sizes["inputs"], side, side), layers, "cross_entropy"))
+
+
+def variables(sizes: Sizes) -> Mapping[str, int]:
+    """Positions of the first convolution, the second has a quarter; and numbers in the patches that kernels see."""
+    (architecture,) = objective(sizes).architectures
+    patches = [
+        layer.positions(before) * before[0] * layer.kernel**2
+        for layer, before, _ in architecture.walk()
+        if isinstance(layer, Conv2D)
+    ]
+    return {"positions": math.prod(architecture.inputs[1:]), "patches": sum(patches)}
+
+
+WORKLOAD = Workload(
+    "cnn",
+    "a convolutional classifier of images",
+    middle={"n": 32, "side": 16, "channels": 16, "kernel": 3, "inputs": 3, "outputs": 10},
+    objective=objective,
+    axes=(
+        Axis("examples", "n", (4, 64, 96, 128, 256), (1, 2, 4, 8, 16, 32, 64, 96, 128, 256), "n"),
+        Axis("channels", "channels", (4, 12, 16, 24, 32), (2, 4, 8, 12, 16, 24, 32), "m", 1.0, {"n": 64}),
+        Axis("positions", "side", (8, 16, 20, 24, 32), (4, 8, 12, 16, 20, 24, 28, 32), "positions", 1.0, {"n": 64}),
+        Axis("kernel", "kernel", (1, 3, 5), (1, 3, 5, 7), "multiply_adds", 1.0, {"n": 64}),
+    ),
+    law=("1", "n·products", "n·patches", "n·kept", "n·patches·beyond(n·patches·itemsize, L2)"),
+    memory_law=("1", "m", "n·kept", "n·patches"),
+    statement="products once for each weight and position of its layer, patches laid out, and units gone through",
+    heldout=(
+        {"n": 128, "side": 32},
+        {"n": 128, "channels": 32},
+        {"side": 32, "channels": 32},
+        {"n": 64, "side": 24, "kernel": 5},
+    ),
+    plain="n·m·positions",
+    variables=variables,
+)

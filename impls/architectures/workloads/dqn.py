@@ -1,0 +1,44 @@
+"""Deep Q-learning: a fully connected network by the temporal difference, against a copy of itself that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from impls.architectures.layers import Architecture
+from impls.architectures.problem import Objective, TemporalDifference
+from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+
+
+def objective(sizes: Sizes) -> Objective:
+    """Q: inputs - width … width - actions, with ``hidden`` layers of relu.  The usual sizes are those of ``Catch``."""
+    units = (*[sizes["width"]] * sizes["hidden"], sizes["actions"])
+    return TemporalDifference(Architecture((sizes["inputs"],), perceptron(units, "relu")))
+
+
+def variables(sizes: Sizes) -> Mapping[str, int]:
+    """Weight layers, and units with an activation."""
+    return {"depth": sizes["hidden"] + 1, "u": sizes["width"] * sizes["hidden"]}
+
+
+WORKLOAD = Workload(
+    "dqn",
+    "deep Q-learning with a target network",
+    middle={"n": 128, "width": 256, "hidden": 2, "inputs": 50, "actions": 3},
+    objective=objective,
+    axes=(
+        Axis("examples", "n", (8, 256, 512, 768, 1024), (1, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024), "n"),
+        Axis(
+            "width", "width", (32, 192, 256, 384, 512), (16, 32, 64, 96, 128, 192, 256, 384, 512), "m", 1.0, {"n": 384}
+        ),
+        Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 384}),
+    ),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
+    memory_law=("1", "m", "n·kept"),
+    statement="a weight is used once for each example, forward and backward, and its copy once more forward",
+    heldout=(
+        {"n": 768, "width": 512},
+        {"n": 1024, "hidden": 4},
+        {"n": 768, "hidden": 6},
+    ),
+    variables=variables,
+)

@@ -1,0 +1,48 @@
+"""The policy gradient (REINFORCE): a fully connected network that scores actions, by the returns that followed them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from impls.architectures.layers import Architecture
+from impls.architectures.problem import Objective, Supervised
+from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+
+
+def objective(sizes: Sizes) -> Objective:
+    """Inputs - width … width - actions, with ``hidden`` layers of tanh.  The usual sizes are those of ``Catch``."""
+    units = (*[sizes["width"]] * sizes["hidden"], sizes["actions"])
+    return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "policy_gradient"))
+
+
+def variables(sizes: Sizes) -> Mapping[str, int]:
+    """Weight layers, and units with an activation."""
+    return {"depth": sizes["hidden"] + 1, "u": sizes["width"] * sizes["hidden"]}
+
+
+WORKLOAD = Workload(
+    "policy_gradient",
+    "REINFORCE: each action weighed by its return",
+    middle={"n": 512, "width": 128, "hidden": 2, "inputs": 50, "actions": 3},
+    objective=objective,
+    axes=(
+        Axis(
+            "examples",
+            "n",
+            (16, 640, 1024, 1536, 2560),
+            (1, 8, 16, 32, 128, 256, 512, 640, 1024, 1536, 2048, 2560, 4096),
+            "n",
+        ),
+        Axis("width", "width", (16, 96, 128, 192, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m", 1.0, {"n": 1024}),
+        Axis("depth", "hidden", (1, 2, 3, 5, 7), (1, 2, 3, 4, 5, 6, 7, 8), "m", 1.0, {"n": 1024}),
+    ),
+    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
+    memory_law=("1", "m", "n·kept"),
+    statement="products once for each weight, an activation once for each unit, an update once for each parameter",
+    heldout=(
+        {"n": 2048, "width": 256},
+        {"n": 4096, "hidden": 4},
+        {"n": 1024, "width": 256, "hidden": 4},
+    ),
+    variables=variables,
+)
