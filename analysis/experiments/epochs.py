@@ -105,7 +105,7 @@ def section(found: Found) -> Section:
             "fitted, with one epoch over a quarter of the examples; the others judge. Laws are fitted to relative errors, "
             "for all networks of an implementation together, with coefficients that cannot be negative; the one that "
             "wins errs least on cells left out in turn. An epoch takes as many of the examples as fill whole batches, "
-            "and its time is that of the fastest pass, since disturbances only slow.",
+            "and its time is the median over passes.",
             f"Supported where the 95 % interval of the share lies at or above {percent(SHARE)}, refuted where it lies "
             "below: it tells of other batch sizes for these networks, drawn alike, not of other networks. What a size "
             "costs need not lie on any smooth law: libraries compile and call other code for other sizes, whole vectors "
@@ -138,8 +138,8 @@ def series(found: Found) -> list[Series]:
 def _fitted(impl: str, optimizer: str, passes: pd.DataFrame) -> Series:
     kept = ["m", "p", "u", "hidden", "width", "steps", "seen"]
     logs = passes.assign(log_s=np.log(passes["time_s"]))
-    # the fastest pass, for disturbances only slow, and one that lasts as long as a cell may spoil it in a pass
-    cells = logs.groupby(CELL, as_index=False).agg({"log_s": "min", **dict.fromkeys(kept, "first")})
+    # the median, since a disturbance that lasts as long as a cell may spoil it in one pass
+    cells = logs.groupby(CELL, as_index=False).agg({"log_s": "median", **dict.fromkeys(kept, "first")})
     cells["time_s"] = np.exp(cells["log_s"])
     cells["operations_total"] = cells["n"] * cells["m"]
     seen = cells[cells["what"].isin(["epoch", "shorter"]) & cells["seen"].astype(bool)]
