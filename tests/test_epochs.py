@@ -160,6 +160,18 @@ def test_a_pass_that_was_disturbed_is_outvoted() -> None:
     )
 
 
+def test_times_that_do_not_repeat_refute_nothing() -> None:
+    (one,) = analysis.series(planted(bend=0.3))
+    assert one.unsteady == 0
+    found = planted(bend=0.3, noise=0.3)
+    (one,) = analysis.series(found)
+    assert one.share.high < analysis.SHARE
+    assert one.unsteady > 0.5
+    told = analysis.section(found).claims[0].cells["numpy"]
+    assert told.word == "inconclusive"
+    assert "do not repeat" in told.evidence
+
+
 def test_a_step_that_costs_less_within_an_epoch_refutes_n_whole_steps() -> None:
     assert words(planted(loop=0.3))[1] == "refuted"
 
@@ -168,7 +180,15 @@ def test_what_cannot_be_told_is_said() -> None:
     assert words(planted(noise=0.3, seed=3))[1] == "inconclusive"
 
 
-def test_one_pass_has_no_verdict() -> None:
+def test_one_pass_refutes_nothing() -> None:
+    found = planted(bend=0.3)
+    once = replace(found, rows=[row for row in found.rows if row["pass"] == 1])
+    told = analysis.section(once).claims[0].cells["numpy"]
+    assert told.word == "inconclusive"
+    assert "one pass" in told.evidence
+
+
+def test_one_pass_has_no_verdict_on_single_examples() -> None:
     found = planted()
     once = replace(found, rows=[row for row in found.rows if row["pass"] == 1])
     told = analysis.section(once).claims[1].cells["numpy"]

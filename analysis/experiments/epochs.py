@@ -22,6 +22,9 @@ from analysis.words import percent, seconds, with_interval
 
 #: A law predicts batch sizes if of four in five the time lies within this of what it says.
 WITHIN, SHARE = 0.1, 0.8
+#: Times that do not repeat make misses: so large a share of them refutes no law.  A time repeats if half of its passes lie
+#: within so much of the median.
+UNSTEADY, REPEATS = 0.1, 0.05
 #: A step of one example, and an epoch's share of one: equal within this.
 EQUAL = 0.1
 CELL = ["impl", "what", "layers", "activation", "optimizer", "n", "batch"]
@@ -66,6 +69,16 @@ class Series:
     def unseen(self) -> pd.DataFrame:
         """Those no fit saw, with ``error``, t̂/t - 1 of the law that wins."""
         return self._judged(self.epochs[~self.epochs["seen"].astype(bool)])
+
+    @property
+    def unsteady(self) -> float:
+        """Share of the epochs whose times do not repeat from pass to pass; NaN where there is one pass."""
+        epochs = self.passes[self.passes["what"] == "epoch"]
+        if epochs["pass"].nunique() < 2:
+            return float("nan")
+        logs = epochs.assign(log_s=np.log(epochs["time_s"])).groupby(CELL)["log_s"]
+        away = logs.agg(lambda passes: float(np.median(np.abs(passes - np.median(passes)))))
+        return float((away > REPEATS).mean())
 
     @property
     def longer(self) -> pd.DataFrame:
@@ -201,7 +214,16 @@ def _predicts(one: Series) -> Told:
     if word != "supported":
         worst = min(_by_network(one), key=lambda network: network.right / network.sizes)
         why += f" It does worst for {worst.name}: {worst.right} of {worst.sizes} sizes."
+    if word == "refuted" and not one.unsteady <= UNSTEADY:  # NaN too
+        return Told("inconclusive", f"{told}, {_noise(one)}", f"{why} But {_noise(one)}: that may be why.")
     return Told(word, told, why)
+
+
+def _noise(one: Series) -> str:
+    """Why misses may be the machine's fault."""
+    if np.isnan(one.unsteady):
+        return "one pass cannot tell noise from the law"
+    return f"{percent(one.unsteady)} of times do not repeat within {percent(REPEATS)}"
 
 
 @dataclass(frozen=True)
