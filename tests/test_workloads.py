@@ -221,6 +221,10 @@ def test_the_transformer_is_swept_to_where_pairs_of_positions_outweigh_weights()
 # --- bad input ----------------------------------------------------------------------------------------------------------
 
 
+def test_names_have_hyphens_or_underscores() -> None:
+    assert workloads.find("policy-gradient") is workloads.find("policy_gradient")
+
+
 def test_unknown_names_are_told_with_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown architecture 'transfomer': did you mean 'transformer'"):
         workloads.find("transfomer")

@@ -22,6 +22,9 @@ from analysis.words import percent, seconds, with_interval
 
 #: A law predicts batch sizes if of four in five the time lies within this of what it says.
 WITHIN, SHARE = 0.1, 0.8
+#: Times that do not repeat make misses: so large a share of them refutes no law.  A time repeats if half of its passes lie
+#: within so much of the median.
+UNSTEADY, REPEATS = 0.1, 0.05
 #: A step of one example, and an epoch's share of one: equal within this.
 EQUAL = 0.1
 CELL = ["impl", "what", "layers", "activation", "optimizer", "n", "batch"]
@@ -68,6 +71,16 @@ class Series:
         return self._judged(self.epochs[~self.epochs["seen"].astype(bool)])
 
     @property
+    def unsteady(self) -> float:
+        """Share of the epochs whose times do not repeat from pass to pass; NaN where there is one pass."""
+        epochs = self.passes[self.passes["what"] == "epoch"]
+        if epochs["pass"].nunique() < 2:
+            return float("nan")
+        logs = epochs.assign(log_s=np.log(epochs["time_s"])).groupby(CELL)["log_s"]
+        away = logs.agg(lambda passes: float(np.median(np.abs(passes - np.median(passes)))))
+        return float((away > REPEATS).mean())
+
+    @property
     def longer(self) -> pd.DataFrame:
         """The epochs over more examples, likewise."""
         return self._judged(self.cells[self.cells["what"] == "longer"])
@@ -105,7 +118,7 @@ def section(found: Found) -> Section:
             "fitted, with one epoch over a quarter of the examples; the others judge. Laws are fitted to relative errors, "
             "for all networks of an implementation together, with coefficients that cannot be negative; the one that "
             "wins errs least on cells left out in turn. An epoch takes as many of the examples as fill whole batches, "
-            "and its time is that of the fastest pass, since disturbances only slow.",
+            "and its time is the median over passes.",
             f"Supported where the 95 % interval of the share lies at or above {percent(SHARE)}, refuted where it lies "
             "below: it tells of other batch sizes for these networks, drawn alike, not of other networks. What a size "
             "costs need not lie on any smooth law: libraries compile and call other code for other sizes, whole vectors "
@@ -138,8 +151,8 @@ def series(found: Found) -> list[Series]:
 def _fitted(impl: str, optimizer: str, passes: pd.DataFrame) -> Series:
     kept = ["m", "p", "u", "hidden", "width", "steps", "seen"]
     logs = passes.assign(log_s=np.log(passes["time_s"]))
-    # the fastest pass, for disturbances only slow, and one that lasts as long as a cell may spoil it in a pass
-    cells = logs.groupby(CELL, as_index=False).agg({"log_s": "min", **dict.fromkeys(kept, "first")})
+    # the median, since a disturbance that lasts as long as a cell may spoil it in one pass
+    cells = logs.groupby(CELL, as_index=False).agg({"log_s": "median", **dict.fromkeys(kept, "first")})
     cells["time_s"] = np.exp(cells["log_s"])
     cells["operations_total"] = cells["n"] * cells["m"]
     seen = cells[cells["what"].isin(["epoch", "shorter"]) & cells["seen"].astype(bool)]
@@ -201,7 +214,16 @@ def _predicts(one: Series) -> Told:
     if word != "supported":
         worst = min(_by_network(one), key=lambda network: network.right / network.sizes)
         why += f" It does worst for {worst.name}: {worst.right} of {worst.sizes} sizes."
+    if word == "refuted" and not one.unsteady <= UNSTEADY:  # NaN too
+        return Told("inconclusive", f"{told}, {_noise(one)}", f"{why} But {_noise(one)}: that may be why.")
     return Told(word, told, why)
+
+
+def _noise(one: Series) -> str:
+    """Why misses may be the machine's fault."""
+    if np.isnan(one.unsteady):
+        return "one pass cannot tell noise from the law"
+    return f"{percent(one.unsteady)} of times do not repeat within {percent(REPEATS)}"
 
 
 @dataclass(frozen=True)

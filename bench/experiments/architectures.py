@@ -40,12 +40,12 @@ def tasks(settings: Settings) -> list[Task]:
 
     Raises UserError for an unknown workload.
     """
-    chosen = [workloads.find(name) for name in dict.fromkeys(settings.architectures or workloads.NAMES)]
+    chosen = {workload.name: workload for workload in map(workloads.find, settings.architectures or workloads.NAMES)}
     return [
         _task(settings, workload, impl, number)
         for number in range(1, PASSES[settings.profile] + 1)
         for impl in settings.impls
-        for workload in chosen
+        for workload in chosen.values()
         if number == 1 or not _cannot(registry.find(impl), workload)
     ]
 

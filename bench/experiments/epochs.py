@@ -27,7 +27,7 @@ NETWORKS = {
 SECONDS = {"smoke": 0.01, "quick": 0.02, "full": 0.2}
 OPTIMIZERS = {"smoke": ("gradient-descent",), "quick": ("gradient-descent",), "full": ("gradient-descent", "adam")}
 #: Sizes drawn from each octave that no fit sees.
-UNSEEN = {"smoke": 1, "quick": 3, "full": 3}
+UNSEEN = {"smoke": 1, "quick": 2, "full": 2}
 #: Two epochs more: over so small a part of the examples, so that a fit can tell what an epoch costs by itself, in so many
 #: batches; and over so many times the examples in batches that leave a rest, to judge by.
 SHORTER, IN_BATCHES = 4, 4
@@ -50,19 +50,13 @@ def sizes_of(n: int, unseen: int, seed: str) -> dict[int, bool]:
     return found
 
 
-def in_pass(sizes: Mapping[int, bool], number: int, passes: int) -> list[tuple[int, bool]]:
-    """What a pass measures: all that fits see, and of three passes or more all but one, in turn, of what they do not."""
-    judges = [batch for batch, seen in sizes.items() if not seen]
-    turns = {batch: 1 + i % passes for i, batch in enumerate(judges)} if passes > 2 else {}
-    return [(batch, seen) for batch, seen in sizes.items() if turns.get(batch) != number]
-
-
 def tasks(settings: Settings) -> list[Task]:
     """One for each network, optimizer, implementation and process: its batch sizes, and the step and update alone."""
     profile = settings.profile
-    n, passes = EXAMPLES[profile], PASSES[profile]
-    drawn = {  # the same in all implementations
-        network: sizes_of(n, UNSEEN[profile], f"{settings.seed} {network}") for network in NETWORKS[profile]
+    n = EXAMPLES[profile]
+    drawn = {  # the same in all implementations and passes
+        network: list(sizes_of(n, UNSEEN[profile], f"{settings.seed} {network}").items())
+        for network in NETWORKS[profile]
     }
     return [
         Task(
@@ -73,13 +67,13 @@ def tasks(settings: Settings) -> list[Task]:
                 "activation": activation,
                 "optimizer": optimizer,
                 "n": n,
-                "sizes": in_pass(drawn[width, activation], number, passes),
+                "sizes": drawn[width, activation],
                 "seconds": SECONDS[profile],
                 "shuffle": [settings.seed, number],
             },
             number,
         )
-        for number in range(1, passes + 1)
+        for number in range(1, PASSES[profile] + 1)
         for impl in settings.impls
         for optimizer in OPTIMIZERS[profile]
         for width, activation in NETWORKS[profile]

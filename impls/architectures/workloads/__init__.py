@@ -144,8 +144,11 @@ def perceptron(units: tuple[int, ...], activation: str) -> tuple[Layer, ...]:
 
 
 def find(name: str) -> Workload:
-    """The workload of that name.  Raises UserError for an unknown one, with the nearest known one."""
-    if name not in NAMES:
+    """The workload of that name, ``policy-gradient`` or ``policy_gradient``.  Raises UserError for an unknown one, with the
+    nearest known one.
+    """
+    module = name.replace("-", "_")
+    if module not in NAMES:
         raise UserError(nearest("architecture", name, NAMES))
-    found: Workload = importlib.import_module(f"impls.architectures.workloads.{name}").WORKLOAD
+    found: Workload = importlib.import_module(f"impls.architectures.workloads.{module}").WORKLOAD
     return found
