@@ -250,6 +250,16 @@ def test_disturbed_processes_do_not_count_where_two_others_do() -> None:
     assert made.best_memory is not None  # the first process told the memory, disturbed or not
 
 
+def test_a_disturbed_product_makes_no_step_look_fast() -> None:
+    made = planted.rows("mlp", n_m)
+    row = made[3]
+    row["reference_s"] = {"product": [5 * second for second in row["reference_s"]["product"]]}
+    (found,) = series(planted.found(made))
+    label = " ".join(f"{name}={value}" for name, value in row["sizes"].items())
+    time = found.cells.loc[found.cells["layers"] == label, "time_s"].item()
+    assert time == pytest.approx(n_m(row["columns"]), rel=0.2)
+
+
 def test_few_points_tell_nothing_and_say_so() -> None:
     section = architectures.section(planted.found(planted.rows("rnn", steps, profile="smoke", passes=1)))
     assert set(claims(section).values()) == {"inconclusive"}

@@ -18,6 +18,8 @@ from analysis.normalise import quiet
 from backprop_files import SCHEMA_VERSION, UserError
 
 Row = Mapping[str, Any]
+#: A clock moves by no more: a product that took longer was disturbed itself, and would make what it stands beside look fast.
+MOST_CLOCK = 1.5
 #: So many processes without a disturbance make the disturbed ones superfluous.
 ENOUGH = 2
 
@@ -57,13 +59,17 @@ class Found:
         return float(np.exp(np.median(levels))) if levels else float("nan")
 
     def seconds(self, row: Row) -> float:
-        """Normalised seconds of a row's rounds: q(rounds) / q(product) times the usual q(product) (``analysis.normalise``).
+        """Normalised seconds of a row's rounds: q(rounds) / q(product) times the usual q(product) (``analysis.normalise``), the
+        clock told by the products within ``MOST_CLOCK`` of the usual one.
 
         The row has ``seconds``, a number or a list, and ``reference_s`` by kernel beside them.
         """
         raw = float(np.exp(quiet(np.atleast_1d(np.asarray(row["seconds"], float)))))
         products = _products(row)
-        return raw * self._usual_product_s / float(np.exp(quiet(products))) if len(products) else raw
+        if not len(products):
+            return raw
+        clock = float(np.exp(quiet(products))) / self._usual_product_s
+        return raw / min(max(clock, 1 / MOST_CLOCK), MOST_CLOCK)
 
 
 def _products(row: Row) -> np.ndarray:

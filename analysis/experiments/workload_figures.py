@@ -119,14 +119,14 @@ def _exponent(axes: Axes, along: Along, y: float, style: Mapping[str, Any]) -> N
 
 
 def _limits(every: Sequence[Series]) -> tuple[float, float]:
-    """All exponents, and of their intervals what is no wider than 1 to either side."""
+    """All exponents, and of their intervals what is no wider than ½ to either side."""
     ends = [1.0 - 2 * BAND, 1.0 + 2 * BAND]
     for one in every:
         for along in one.along:
             found = along.exponent
             if found.value is not None:
                 low, high = found.ci_low or found.value, found.ci_high or found.value
-                ends += [max(low, found.value - 1), min(high, found.value + 1)]
+                ends += [max(low, found.value - 0.5), min(high, found.value + 0.5)]
     return min(ends) - 0.05, max(ends) + 0.05
 
 
@@ -159,7 +159,11 @@ def speed(found: Found, every: Sequence[Series], ratios: Mapping[tuple[str, str]
     if ratios:
         panels[1].axvline(1.0, color=GREY, linewidth=1)
         panels[1].set(xscale="log", xlabel=f"time / time of {beside}")
-        ticks = [tick for tick in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if _within(tick, panels[1].get_xlim())]
+        ticks = [
+            tick
+            for tick in (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20)
+            if _within(tick, panels[1].get_xlim())
+        ]
         panels[1].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panels[1].set_xticks([], minor=True)
     handles = [Line2D([], [], label=impl, linestyle="", **found.style(impl)) for impl in found.impls]
