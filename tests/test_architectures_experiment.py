@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -400,3 +401,10 @@ def test_a_small_run_goes_all_the_way(tmp_path: Path) -> None:
     section = architectures.section(read)
     assert section.tables[-1].rows == [("sklearn", "mlp, rnn and gan", "sklearn builds fully connected networks alone")]
     assert all(set(claim.cells) == {impl} for claim in section.claims)
+
+
+def test_unseen_sizes_refute_what_growth_leaves_open() -> None:
+    """Too few sizes past overhead tell no exponent; held-out ones that n·m misses by far still tell that it does not hold."""
+    told = architectures.of_article(replace(one("rnn", steps), along=()))
+    assert told.word == "refuted" and re.match(r"unseen sizes \d+\.\d.% off", told.evidence)
+    assert architectures.of_article(replace(one("mlp", n_m), along=())).word == "inconclusive"
