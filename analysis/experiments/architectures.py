@@ -141,6 +141,12 @@ def _doubt(along: Along) -> str:
     return f"the interval, {words.with_interval(*_ends(along.beyond_nm))}, reaches across ±{BAND}"
 
 
+def _growth_told(along: Along) -> str:
+    if along.exponent.value is None:
+        return f"{along.axis}: too few sizes past fixed overhead"
+    return f"{along.axis} {_power(along)}"
+
+
 def fails_from_above(one: Series) -> bool:
     """Whether n·m·p is refuted by growth faster than it says."""
     return any(along.word_of_nm == "refuted" and _beyond(along).value > 0 for along in one.along)
@@ -149,7 +155,7 @@ def fails_from_above(one: Series) -> bool:
 def of_own(one: Series) -> Told:
     """Whether the workload's own law holds: the exponents it predicts, and held-out sizes."""
     fit = one.fit(OWN)
-    found: dict[str, Word] = {f"{a.axis} {_power(a)}": a.word for a in one.along if a.predicted is not None}
+    found: dict[str, Word] = {_growth_told(a): a.word for a in one.along if a.predicted is not None}
     if fit is None:
         return Told("inconclusive", "no fit", f"{len(one.cells)} cells are too few to fit the law.")
     evidence = "no held-out sizes"
