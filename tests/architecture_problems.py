@@ -101,6 +101,7 @@ PROBLEMS: dict[str, tuple[Objective, int]] = {
     "residual": (supervised((6,), Dense(5), Residual((TANH, Dense(5), TANH)), Dense(4)), 9),
     "residual first": (supervised((6,), Residual((Dense(6),)), Dense(4)), 4),
     "residual without parameters": (supervised((6,), Dense(5), Residual((TANH,)), Residual((Flatten(),))), 4),
+    "residual of the input": (supervised((6,), Residual((TANH, Residual((GELU,)))), Dense(4)), 4),
     "residual within residual": (
         supervised((6,), Dense(5), Residual((Dropout(0.5), Residual((Dense(5), TANH)), TANH)), TANH),
         4,
