@@ -86,10 +86,11 @@ GPU_PYTHON ?= python3
 gpu:
 	$(GPU_PYTHON) -m pytest -q --benchmark-only --profile quick --device cuda --run-dir reports/gpu
 
-example: venv  ## refresh the run that is kept in git, with all experiments (half an hour)
-	rm -rf $(REPORT) reports/example
-	$(BIN)/backprop-bench run --profile quick --experiments all --architectures all --out $(REPORT)
+example: report  ## refresh the runs that are kept in git (a quarter of an hour on a quiet machine)
+	rm -rf reports/example reports/architectures
 	$(BIN)/backprop-bench report $(REPORT) --out reports/example
+	$(BIN)/backprop-bench experiment architectures --out reports/architectures
+	$(BIN)/backprop-bench report reports/architectures --out reports/example/architectures
 
 clean:
 	rm -rf $(VENV) $(EXTRAP_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -86,30 +86,36 @@ def _check_after(
     _check_moved(implementation.parameters(), theta, problem, dtype)
 
 
+#: How many times the length of its move the direction that a step is asked along leans to where it went.
+LEAN = 3.0
+
+
 def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype: str, rng: np.random.Generator) -> None:
     """After one step of gradient descent from the start: its losses, and that it went by -η ∇L, along one direction.
 
     Asks the implementation for no gradient, and the reference for one forward pass a stage, so that large problems can be
-    held too.  What rounding does to θ is allowed for; an array that is small beside the others may hide.  Raises Mismatch.
+    held too.  The direction is normal, which tells errors of any kind, and leans to where the step went, which tells one
+    that is too long or too short whatever was drawn.  What rounding does to θ is allowed for; an array that is small beside
+    the others may hide.  Raises Mismatch.
     """
     found = [np.asarray(p, np.float64) for p in implementation.parameters()]
-    theta = list(problem.parameters)
+    theta: list[Array] = [np.asarray(p.astype(dtype), np.float64) for p in problem.parameters]  # as it was handed over
     loss = np.nan
     for number, stage in enumerate(problem.objective.stages):
         own = range(stage.start, stage.stop)
-        v = {i: rng.standard_normal(theta[i].shape) for i in own}
+        moves = {i: found[i] - theta[i] for i in own}
+        length = float(np.linalg.norm(_flat(list(moves.values()))))
+        v = {i: rng.standard_normal(theta[i].shape) + LEAN * moves[i] / max(length, 1e-300) for i in own}
         # L(θ + i h v) = L + i h v·∇L
         value = reference.stage_loss(
             problem, number, [p + 1j * reference.H * v[i] if i in v else p for i, p in enumerate(theta)]
         )
         loss, exact = float(np.real(value)), -problem.learning_rate * float(np.imag(value)) / reference.H
-        moves = {i: found[i] - theta[i] for i in own}
         moved = sum(float((moves[i] * v[i]).sum()) for i in own)
-        # θ is rounded by at most ε/2 of each number, all together by some 0.2 ε ‖θ‖ along v: five times that is allowed
-        rounding = float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i] for i in own])))
-        size = max(float(np.linalg.norm(_flat([moves[i] for i in own]))), abs(exact), 1e-300)
+        # what moved is rounded by at most ε/2 of each number, by some 0.2 ε ‖θ‖ along v: five times that is allowed
+        rounding = float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i][moves[i] != 0] for i in own])))
         excess = float(np.maximum(abs(moved - exact) - rounding, 0.0))  # keeps NaN
-        _judge(f"move of the {stage.name} parameters", excess / size, problem, dtype)
+        _judge(f"move of the {stage.name} parameters", excess / (length or max(abs(exact), 1e-300)), problem, dtype)
         for i in own:
             theta[i] = found[i]
     _judge_loss(implementation.loss_value(), loss, problem, dtype)
