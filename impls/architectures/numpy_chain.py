@@ -149,7 +149,8 @@ class Chain(Workspace):
         y = self.node(x.shape, x.n, x.layout)
         Emitter(self.forward)(np.add, x.x, inner.x, y.x)
         if self.training:
-            after(np.copyto, inner.d, y.d)  # a copy: the inner layers may work in place
+            if inner.d is not None:  # None where nothing below learns
+                after(np.copyto, inner.d, y.d)  # a copy: the inner layers may work in place
             if x.d is not None:
                 before(np.add, x.d, y.d, x.d)  # δ_x = δ_y + what came through the inner layers
         return y

@@ -114,6 +114,7 @@ def activation(c: Workspace, layer: Activation, theta: Theta, x: Node, shape: Sh
         f(np.copyto, a, z)
         z = a
     formula.value(f, c.ops, z, a, c.scratch(a))
+    y.shared = True  # its slope is told from it
     if x.d is not None and y.d is not None:
         if y is not x:
             b(np.copyto, x.d, y.d)
