@@ -72,6 +72,10 @@ def _cpu_products(dtype: str) -> float:
         x = torch.from_numpy(a)
         y = torch.empty_like(x)
         times.append(_fastest(lambda: torch.mm(x, x, out=y)))
+    if "jax" in sys.modules:
+        jax: Any = sys.modules["jax"]
+        z, product = jax.numpy.asarray(a), jax.jit(jax.numpy.matmul)
+        times.append(_fastest(lambda: product(z, z).block_until_ready()))
     return 2.0 * SIDE**3 / min(times)
 
 

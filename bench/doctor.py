@@ -35,6 +35,9 @@ def examine(threads: int) -> dict[str, Any]:
         many = [pool["num_threads"] for pool in seen.get("pools", []) if (pool["num_threads"] or 0) > threads]
         if many:
             warnings.append(f"{name}: a thread pool of {many[0]} although {threads} were asked for")
+    pools = [pool for seen in found["threads"].values() for pool in seen.get("pools", [])]
+    if advice := machine.held_back(pools):
+        warnings.append(advice)
     return {**found, "warnings": warnings}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
+from impls.architectures.layers import KINDS
 from impls.architectures.problem import ArchitectureProblem, Objective
 from impls.interface import PHASES, Backprop, Network, Problem
 from impls.names import nearest
@@ -23,21 +24,6 @@ from impls.optimizers import NAMES as OPTIMIZERS
 from impls.optimizers import USUAL as USUAL_OPTIMIZER
 
 DTYPES = ("float32", "float64")
-#: Of ``impls.architectures.layers``.
-LAYER_KINDS = (
-    "dense",
-    "activation",
-    "conv2d",
-    "pool2d",
-    "flatten",
-    "recurrent",
-    "embedding",
-    "positions",
-    "layer_norm",
-    "attention",
-    "dropout",
-    "residual",
-)
 SWEEPS = ("smoke", "quick", "full", "check")
 
 
@@ -68,7 +54,7 @@ class Entry:
     losses: tuple[str, ...] = ("mse", "cross_entropy")
     optimizers: tuple[str, ...] = OPTIMIZERS
     architectures: str = ""  # module:Class that builds any architecture; empty: fully connected networks alone
-    layer_kinds: tuple[str, ...] = LAYER_KINDS  # of those that ``architectures`` can build
+    layer_kinds: tuple[str, ...] = KINDS  # of those that ``architectures`` can build
     sweeps: tuple[str, ...] = SWEEPS  # it is part of, unless implementations are named
     peer: bool = False
     slow: bool = False  # sweeps far smaller cells, to stay within the same time

@@ -14,7 +14,7 @@ import pytest
 
 from backprop_files import UserError
 from impls import activations, registry
-from impls.architectures import conformance
+from impls.architectures import conformance, layers
 from impls.architectures.layers import (
     Activation,
     Architecture,
@@ -40,7 +40,7 @@ from impls.architectures.problem import (
 )
 from impls.conformance import Mismatch
 from impls.optimizers import NAMES as OPTIMIZERS
-from impls.registry import LAYER_KINDS, Entry
+from impls.registry import Entry
 from tests.test_conformance import available
 
 ENTRIES = [entry for entry in registry.ENTRIES if entry.architectures]
@@ -121,7 +121,7 @@ def cheap(entry: Entry, name: str) -> None:
 
 
 def test_every_kind_is_covered() -> None:
-    assert {kind for objective in OBJECTIVES.values() for kind in objective.kinds} == set(LAYER_KINDS)
+    assert {kind for objective in OBJECTIVES.values() for kind in objective.kinds} == set(layers.KINDS)
     assert all(not e.cannot_build(objective) for e in ENTRIES for objective in OBJECTIVES.values())
 
 

@@ -20,7 +20,7 @@ EAGER = [entry for entry in registry.ENTRIES if entry.architectures and entry.co
 
 def test_the_problems_have_every_kind_of_layer_loss_and_cell() -> None:
     architectures = [a for objective, _ in PROBLEMS.values() for a in objective.architectures]
-    assert {kind for a in architectures for kind in a.kinds} == set(registry.LAYER_KINDS)
+    assert {kind for a in architectures for kind in a.kinds} == set(layers.KINDS)
     assert {a.loss for a in architectures} == set(layers.LOSSES)
     cells = {layer.cell for a in architectures for layer, _, _ in a.walk() if isinstance(layer, Recurrent)}
     assert cells == set(layers.GATES)

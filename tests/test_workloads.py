@@ -15,7 +15,7 @@ import pytest
 from analysis import expressions
 from backprop_files import UserError
 from impls import registry
-from impls.architectures import conformance, numpy_chain, numpy_layers, reference, workloads
+from impls.architectures import conformance, layers, numpy_chain, numpy_layers, reference, workloads
 from impls.architectures.layers import Activation, Architecture, Dense
 from impls.architectures.problem import Supervised, make_problem
 from impls.architectures.workloads import NAMES, PROFILES, Sizes, Workload
@@ -190,7 +190,9 @@ def test_held_out_sizes_are_more_work_than_any_that_is_fitted(name: str) -> None
         fitted = [work(point.sizes) for point in points if not point.heldout]
         unseen = [work(point.sizes) for point in points if point.heldout]
         assert len(unseen) >= 3
-        assert min(unseen) > max(fitted) * (1.4 if profile == "quick" else 1.0)
+        # lstm: T needs as much memory as a workspace may have before torch's steps are past its overhead
+        least = 1.0 if profile == "full" else 1.05 if name == "lstm" else 1.4
+        assert min(unseen) > max(fitted) * least
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -211,7 +213,7 @@ def test_points_lie_on_their_axes_each_once(name: str, profile: str) -> None:
 
 def test_the_transformer_is_swept_to_where_pairs_of_positions_outweigh_weights() -> None:
     workload = workloads.find("transformer")
-    (axis,) = [axis for axis in workload.axes if axis.size == "s"]
+    (axis,) = [axis for axis in workload.axes if axis.name == "positions"]
     long = [s for s in axis.quick if s >= 512]
     assert len(long) >= 3
     found = workload.columns(workload.at(**axis.base, s=max(long)))
@@ -320,7 +322,7 @@ def test_the_guides_kind_of_layer_conforms_in_every_library(monkeypatch: pytest.
 
 def test_the_guide_names_every_workload_and_every_layer() -> None:
     text = GUIDE.read_text(encoding="utf-8")
-    for name in (*NAMES, *registry.LAYER_KINDS):
+    for name in (*NAMES, *layers.KINDS):
         assert f"`{name}`" in text, name
 
 

@@ -2,7 +2,7 @@
 
 n·m·p (p is the same at all sizes of a workload, so that n·m is left) is judged by growth along each axis: the exponent of
 time less that of n·m in the same variable is 0 ± ``BAND``; and by sizes that no fit saw, which may refute it.  A workload's
-own law is judged by the exponents it predicts and by sizes that no fit saw.
+own law is judged in the same way by its own growth, and by sizes that no fit saw.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def _doubt(along: Along) -> str:
 def _growth_told(along: Along) -> str:
     if along.exponent.value is None:
         return f"{along.axis}: too few sizes past fixed overhead"
-    return f"{along.axis} {_power(along)}"
+    of_law = "" if along.beyond_own is None else f", by the law {along.exponent.value - along.beyond_own.value:.2f}"
+    return f"{along.axis} {_power(along)}{of_law}"
 
 
 def fails_from_above(one: Series) -> bool:
@@ -153,9 +154,13 @@ def fails_from_above(one: Series) -> bool:
 
 
 def of_own(one: Series) -> Told:
-    """Whether the workload's own law holds: the exponents it predicts, and held-out sizes."""
+    """Whether the workload's own law holds: time grows along every axis as the fitted law does, and held-out sizes.
+
+    An axis along which no power was predicted counts where it has an exponent.
+    """
     fit = one.fit(OWN)
-    found: dict[str, Word] = {_growth_told(a): a.word for a in one.along if a.predicted is not None}
+    judged = [along for along in one.along if along.predicted is not None or along.exponent.value is not None]
+    found: dict[str, Word] = {_growth_told(along): along.word for along in judged}
     if fit is None:
         return Told("inconclusive", "no fit", f"{len(one.cells)} cells are too few to fit the law.")
     evidence = "no held-out sizes"
@@ -174,7 +179,7 @@ def of_own(one: Series) -> Told:
     against = by["refuted"] or by["inconclusive"]
     if word != "supported" and against:
         evidence = against[0]
-    why = f"{'; '.join(parts)} (exponents: within ±{BAND}; unseen: within {words.percent(HELDOUT_BAND)})."
+    why = f"{'; '.join(parts)} (exponents: within ±{BAND} of the law's; unseen: within {words.percent(HELDOUT_BAND)})."
     return Told(word, evidence, why[0].upper() + why[1:])
 
 
@@ -230,7 +235,7 @@ def _claims(
             ),
             Claimed(
                 f"{workload}: {stated['statement']}",
-                "predicted exponents, and sizes that no fit saw",
+                "growth along every axis beside the fitted law's, and sizes that no fit saw",
                 {impl: of_own(one) for impl, one in of.items()},
                 "architectures-exponents",
                 "ours",

@@ -32,7 +32,7 @@ from analysis.statistics import (
     tamed,
     two_way_interval,
 )
-from analysis.verdicts import Word, equivalent, within
+from analysis.verdicts import Word, within
 from backprop_files import UserError
 
 #: Names of laws: the article's, and the workload's own; others are the workload's affair.
@@ -42,7 +42,7 @@ ARTICLE, OWN, REUSE = "n·m·p", "own", "reuse"
 @dataclass(frozen=True, eq=False)
 class Along:
     """How time grows along one axis: the exponent in ``variable``, what was predicted of it (None: no power was), and how
-    much larger it is than that of n·m in the same variable.
+    much larger it is than that of n·m, and than that of the workload's own law, fitted, over the same cells.
     """
 
     axis: str
@@ -51,11 +51,15 @@ class Along:
     predicted: float | None
     exponent: Exponent
     beyond_nm: Interval | None
+    beyond_own: Interval | None
 
     @property
     def word(self) -> Word:
-        """Whether the exponent is what was predicted."""
-        return "inconclusive" if self.predicted is None else equivalent(self.exponent, self.predicted)
+        """Whether time grows along this axis as the workload's own law says.
+
+        Its terms grow differently, and seldom as one power of ``variable``, so the law is asked about the same cells.
+        """
+        return within(self.beyond_own, 0.0)
 
     @property
     def word_of_nm(self) -> Word:
@@ -213,8 +217,10 @@ def _series(impl: str, workload: str, stated: Mapping[str, Any], entries: pd.Dat
     ]
     of_bytes = parts if cells["peak_bytes"].notna().all() else Parts(*[cells.iloc[:0]] * 3)
     of_bytes = Parts(*(part.assign(time_s=part["peak_bytes"]) for part in vars(of_bytes).values()))  # what fits fit
-    along = tuple(_along(entries, axis) for axis in stated["axes"])
-    return Series(impl, workload, stated, entries, cells, along, _fits(time, parts), _fits(memory, of_bytes))
+    fits = _fits(time, parts)
+    own = next((fit for fit in fits if fit.law.name == OWN), None)
+    along = tuple(_along(entries, axis, own) for axis in stated["axes"])
+    return Series(impl, workload, stated, entries, cells, along, fits, _fits(memory, of_bytes))
 
 
 def _cells(entries: pd.DataFrame) -> pd.DataFrame:
@@ -234,10 +240,11 @@ def _fits(candidates: Sequence[Law], parts: Parts) -> tuple[LawFit, ...]:
     )
 
 
-def _along(entries: pd.DataFrame, axis: Mapping[str, Any]) -> Along:
+def _along(entries: pd.DataFrame, axis: Mapping[str, Any], own: LawFit | None) -> Along:
     exponent = exponents.of_axis(entries, axis["name"], axis["variable"])
     beyond = exponent.against(lambda cells: (cells["n"] * cells["m"]).to_numpy(float))
-    return Along(axis["name"], axis["size"], axis["variable"], axis["exponent"], exponent, beyond)
+    beyond_own = None if own is None else exponent.against(own.predict)
+    return Along(axis["name"], axis["size"], axis["variable"], axis["exponent"], exponent, beyond, beyond_own)
 
 
 # --- what is quadratic in a size ------------------------------------------------------------------------------------

@@ -40,21 +40,34 @@ Theta = Iterator[jax.Array]
 
 # --- layers: x (n, *shape), parameters in the order of ``layers`` ------------------------------------------------------
 
+#: Kinds that see images as (n, h, w, c), as JAX's own libraries lay them out: XLA transposes any other layout on the CPU.
+OF_IMAGES = (Conv2D, Pool2D)
+
 
 def outputs(architecture: Architecture, theta: Arrays, x: jax.Array, masks: Arrays = ()) -> jax.Array:
     """What comes out of the last layer, (n, *architecture.outputs)."""
-    return _through(architecture.layers, iter(theta), iter(masks), x)
+    return _laid(*_through(architecture.layers, iter(theta), iter(masks), x, False), False)
 
 
-def _through(layers: Sequence[Layer], theta: Theta, masks: Iterator[jax.Array], x: jax.Array) -> jax.Array:
+def _through(
+    layers: Sequence[Layer], theta: Theta, masks: Iterator[jax.Array], x: jax.Array, last: bool
+) -> tuple[jax.Array, bool]:
+    """``last``: whether the channels of images are the last axis of x, and then of what comes out."""
     for layer in layers:
         if isinstance(layer, Residual):
-            x = x + _through(layer.layers, theta, masks, x)
+            y, after = _through(layer.layers, theta, masks, x, last)
+            x, last = _laid(x, last, after) + y, after
         elif isinstance(layer, Dropout):
-            x = x * next(masks)
+            x = x * _laid(next(masks), False, last)
         else:
-            x = FUNCTIONS[type(layer)](layer, theta, x)
-    return x
+            wanted = last if isinstance(layer, Activation) else isinstance(layer, OF_IMAGES)
+            x, last = FUNCTIONS[type(layer)](layer, theta, _laid(x, last, wanted)), wanted
+    return x, last
+
+
+def _laid(x: jax.Array, last: bool, wanted: bool) -> jax.Array:
+    """(n, c, h, w) as (n, h, w, c), or back."""
+    return x if last == wanted else jnp.moveaxis(x, 1, -1) if wanted else jnp.moveaxis(x, -1, 1)
 
 
 def _dense(layer: Dense, theta: Theta, x: jax.Array) -> Any:
@@ -67,15 +80,28 @@ def _activation(layer: Activation, theta: Theta, x: jax.Array) -> Any:
 
 def _conv(layer: Conv2D, theta: Theta, x: jax.Array) -> Any:
     edges = [(layer.padding, layer.padding)] * 2
-    z = lax.conv_general_dilated(x, next(theta), (layer.stride,) * 2, edges)  # (n, c, h, w) throughout
-    return z + next(theta)[:, None, None]
+    z = lax.conv_general_dilated(x, next(theta), (layer.stride,) * 2, edges, dimension_numbers=("NHWC", "OIHW", "NHWC"))
+    return z + next(theta)
 
 
 def _pool(layer: Pool2D, theta: Theta, x: jax.Array) -> Any:
-    window, strides = (1, 1, layer.window, layer.window), (1, 1, layer.step, layer.step)
+    if layer.step == layer.window:
+        return _tiled(layer, x)
+    window, strides = (1, layer.window, layer.window, 1), (1, layer.step, layer.step, 1)
     if layer.how == "max":
         return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")
     return lax.reduce_window(x, 0.0, lax.add, window, strides, "VALID") / layer.window**2
+
+
+def _tiled(layer: Pool2D, x: jax.Array) -> Any:
+    """Windows side by side are axes of their own: ``reduce_window`` says the same, but its derivative goes through every
+    window for every number, and took more than half of a convolutional step.  Equal largest numbers share it in equal parts.
+    """
+    n, h, w, c = x.shape
+    rows, columns = h // layer.window, w // layer.window
+    whole = x[:, : rows * layer.window, : columns * layer.window]  # what is left over is in no window
+    tiles = whole.reshape(n, rows, layer.window, columns, layer.window, c)
+    return tiles.max((2, 4)) if layer.how == "max" else tiles.mean((2, 4))
 
 
 def _flatten(layer: Flatten, theta: Theta, x: jax.Array) -> Any:

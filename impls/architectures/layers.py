@@ -383,6 +383,10 @@ class Residual(Layer):
         return tuple(p for layer, below, _ in walk(self.layers, shape) for p in layer.parameters(below))
 
 
+#: Names of all kinds above.
+KINDS = tuple(layer.kind for layer in Layer.__subclasses__())
+
+
 def walk(layers: tuple[Layer, ...], shape: Shape) -> Iterator[tuple[Layer, Shape, Shape]]:
     """Each layer with the shapes before and after it.  Raises UserError that names the two layers that do not fit."""
     before = "the input"

@@ -48,7 +48,8 @@ class Axis:
     """One of a workload's sizes, swept while the others stay in the middle, or where ``base`` puts them.
 
     ``size`` is a key of ``Workload.middle``.  ``variable`` is what the exponent of time is fitted in, an expression that may
-    name what ``Workload.law`` may; ``exponent`` is what is predicted past overhead, None where no power is.
+    name what ``Workload.law`` may; ``exponent`` is what is predicted past overhead, None where no power is: where the law's
+    terms grow with different powers of what the axis moves.
     """
 
     name: str

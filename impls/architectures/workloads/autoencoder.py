@@ -27,18 +27,24 @@ WORKLOAD = Workload(
     middle={"n": 256, "width": 256, "hidden": 1, "code": 16, "inputs": 256},
     objective=objective,
     axes=(
-        Axis("examples", "n", (16, 192, 256, 512, 1024), (1, 4, 16, 64, 128, 192, 256, 512, 1024, 2048), "n"),
+        Axis(
+            "examples",
+            "n",
+            (16, 192, 256, 384, 512, 768, 1024),
+            (1, 4, 16, 64, 128, 192, 256, 384, 512, 768, 1024, 2048),
+            "n",
+        ),
         # with two layers a side, as elsewhere each of m, products and units would be a sum of the others
         Axis(
             "width",
             "width",
-            (32, 96, 192, 256, 512),
+            (32, 96, 192, 256, 384, 512),
             (16, 32, 64, 96, 128, 192, 256, 384, 512),
             "m",
             1.0,
-            {"n": 256, "hidden": 2},
+            {"n": 448, "hidden": 2},
         ),
-        Axis("depth", "hidden", (1, 2, 3, 5), (1, 2, 3, 4, 5), "m", 1.0, {"n": 512}),
+        Axis("depth", "hidden", (1, 2, 3, 4, 5), (1, 2, 3, 4, 5), "m", 1.0, {"n": 512}),
     ),
     law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),

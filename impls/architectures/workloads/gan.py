@@ -28,20 +28,32 @@ WORKLOAD = Workload(
     middle={"n": 256, "width": 128, "hidden": 2, "noise": 8, "outputs": 2},
     objective=objective,
     axes=(
-        Axis("examples", "n", (16, 640, 1024, 2048, 3072), (1, 4, 16, 64, 128, 256, 512, 640, 1024, 2048, 3072), "n"),
         Axis(
-            "width", "width", (16, 112, 128, 192, 256), (16, 32, 48, 64, 96, 112, 128, 192, 256), "m", 1.0, {"n": 960}
+            "examples",
+            "n",
+            (16, 640, 1024, 1536, 2048, 3072),
+            (1, 4, 16, 64, 128, 256, 512, 640, 1024, 1536, 2048, 3072),
+            "n",
         ),
-        Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 768}),
+        Axis(
+            "width",
+            "width",
+            (16, 96, 112, 128, 192, 256),
+            (16, 32, 48, 64, 96, 112, 128, 192, 256),
+            "m",
+            1.0,
+            {"n": 960},
+        ),
+        Axis("depth", "hidden", (1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 928}),
     ),
     law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
     memory_law=("1", "m", "n·kept"),
     statement="a generator's weight is used once for each example, a discriminator's three times: for what is real, for what "
     "is not, and to teach the generator",
     heldout=(
-        {"n": 1536, "width": 256},
+        {"n": 1664, "width": 256},
         {"n": 2560, "hidden": 4},
-        {"n": 512, "width": 256, "hidden": 4},
+        {"n": 576, "width": 256, "hidden": 4},
     ),
     variables=variables,
 )

@@ -53,19 +53,31 @@ WORKLOAD = Workload(
     middle={"n": 4, "s": 64, "d": 64, "heads": 4, "blocks": 2, "vocabulary": 64},
     objective=objective,
     axes=(
-        Axis("examples", "n", (1, 8, 12, 16, 20), (1, 2, 4, 8, 12, 16, 20), "n"),
-        Axis("width", "d", (16, 48, 64, 96, 128), (16, 32, 48, 64, 96, 128), "m", 1.0, {"n": 6}),
-        Axis("blocks", "blocks", (1, 2, 3, 5), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 8}),
+        Axis("examples", "n", (1, 3, 5, 7, 9, 12), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12), "n", 1.0, {"d": 96}),
+        Axis(
+            "width", "d", (16, 60, 76, 92, 108, 124), (16, 32, 48, 60, 76, 92, 108, 124), "m", None, {"n": 36, "s": 16}
+        ),
+        Axis("blocks", "blocks", (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), "blocks", 1.0, {"n": 9}),
         Axis("heads", "heads", (1, 16), (1, 2, 4, 8, 16, 32), "heads", None),
         # one narrow block, where pairs of positions soon outweigh the weights
         Axis(
             "positions",
             "s",
-            (128, 512, 640, 768, 896),
-            (64, 128, 192, 256, 384, 512, 640, 768, 896),
+            (96, 224, 352, 480, 544, 608, 736, 864),
+            (96, 160, 224, 288, 352, 416, 480, 544, 608, 672, 736, 800, 864),
             "s",
             None,
             {"n": 1, "d": 32, "heads": 2, "blocks": 1},
+        ),
+        # a wider one tells products of pairs from their softmax
+        Axis(
+            "wide positions",
+            "s",
+            (288, 576),
+            (96, 192, 288, 384, 480, 576),
+            "s",
+            None,
+            {"n": 1, "d": 96, "heads": 2, "blocks": 1},
         ),
     ),
     law=(
@@ -81,9 +93,9 @@ WORKLOAD = Workload(
     statement="products once for each weight and position, and in every block for each pair of positions: their products, "
     "and a softmax of every head",
     heldout=(
-        {"n": 12, "d": 128},
-        {"n": 8, "d": 128, "blocks": 3},
-        {"n": 1, "s": 768, "d": 128, "heads": 2, "blocks": 1},
+        {"n": 10, "d": 140},
+        {"n": 7, "d": 140, "blocks": 3},
+        {"n": 1, "s": 736, "d": 140, "heads": 2, "blocks": 1},
     ),
     plain="n·m·s",
     variables=variables,
