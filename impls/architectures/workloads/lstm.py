@@ -60,9 +60,16 @@ WORKLOAD = Workload(
             {"n": 16, "units": 160},
         ),
     ),
-    law=("1", "T", "n·T·weights", "n·kept", "n·kept·beyond(n·kept·itemsize, L2)"),
+    law=(
+        "1",
+        "T",
+        "T·weights",
+        "n·T·weights",
+        "n·evaluations",
+        "n·evaluations·beyond(n·evaluations·itemsize, L2)",
+    ),
     memory_law=("1", "m", "n·kept"),
-    statement="every step calls anew and uses every weight for every example; what layers put out is written and read",
+    statement="every step calls anew, reads every weight and uses it for every example; what gates put out is written and read",
     heldout=(
         {"n": 40, "units": 184},
         {"n": 15, "T": 86, "units": 184},

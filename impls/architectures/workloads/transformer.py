@@ -54,10 +54,8 @@ WORKLOAD = Workload(
     objective=objective,
     axes=(
         Axis("examples", "n", (1, 3, 5, 7, 9, 12), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12), "n", 1.0, {"d": 96}),
-        Axis(
-            "width", "d", (16, 60, 76, 92, 108, 124), (16, 32, 48, 60, 76, 92, 108, 124), "m", None, {"n": 36, "s": 16}
-        ),
-        Axis("blocks", "blocks", (1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 6), "blocks", 1.0, {"n": 9}),
+        Axis("width", "d", (16, 60, 92, 108, 124), (16, 32, 48, 60, 76, 92, 108, 124), "m", None, {"n": 36, "s": 16}),
+        Axis("blocks", "blocks", (1, 2, 3, 4, 6, 8), (1, 2, 3, 4, 5, 6, 8), "blocks", 1.0, {"n": 5}),
         Axis("heads", "heads", (1, 16), (1, 2, 4, 8, 16, 32), "heads", None),
         # one narrow block, where pairs of positions soon outweigh the weights
         Axis(
