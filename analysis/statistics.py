@@ -33,6 +33,14 @@ def t_quantile(degrees: float) -> float:
     return float(stats.t.ppf(0.5 + LEVEL / 2, degrees))
 
 
+def share_of(hits: int, n: int) -> Interval:
+    """A share with its exact 95 % interval (Clopper & Pearson 1934), which covers at any n; of no trials all is open."""
+    if not n:
+        return Interval(np.nan, 0.0, 1.0)
+    found = stats.binomtest(hits, n).proportion_ci(LEVEL, "exact")
+    return Interval(hits / n, float(found.low), float(found.high))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """An estimate with its standard error and the degrees of freedom that is known with; NaN and 0 where nothing is."""

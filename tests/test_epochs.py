@@ -14,6 +14,7 @@ from scipy.stats import binom
 
 from analysis.experiments import epochs as analysis
 from analysis.experiments.found import Found
+from analysis.statistics import share_of
 from bench.experiments import Settings, epochs, find
 
 NETWORKS = ((16, 4), (64, 4), (64, 24), (256, 4))
@@ -87,7 +88,8 @@ def test_the_articles_law_recovers_its_coefficients() -> None:
 
 def test_other_kernels_for_few_examples_are_found() -> None:
     (one,) = analysis.series(planted(kernels))
-    assert one.best.law.name == "examples and steps by kernels"
+    # with the vectors' terms it says the same: which of the two errs less may hang on the last bit of a product
+    assert one.best.law.name.startswith("examples and steps by kernels")
     assert np.abs(one.unseen["error"]).max() < 0.1
     simple = next(fit for fit in one.fits if fit.law.name == "examples and steps, an epoch's own")
     errors = np.abs(simple.predict(one.unseen) / one.unseen["time_s"] - 1)
@@ -133,7 +135,7 @@ def test_the_interval_covers_the_share_of_all_sizes(hard: np.ndarray) -> None:
             for network in range(4)
             for w, octave in zip(weights, octaves, strict=True)
         ) / (4 * sum(weights))
-        interval = analysis.share_of(within, len(unseen))
+        interval = share_of(within, len(unseen))
         covered += interval.low <= truth <= interval.high
     assert covered >= 0.95 * 300
 

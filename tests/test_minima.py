@@ -15,6 +15,7 @@ from analysis.experiments import Word, found, minima
 from analysis.experiments.found import Found
 from analysis.experiments.minima import CRITICAL, DIVERGED, KINK, LATER, MINIMUM, SADDLE, UNFINISHED, kind
 from analysis.pictures import picture
+from analysis.statistics import share_of
 from backprop_files import UserError
 from bench.experiments import Settings, find, run
 from bench.experiments.minima import (
@@ -327,8 +328,8 @@ def test_a_constant_column_is_refused(tmp_path: Path) -> None:
 
 
 def test_shares_and_trends_cover() -> None:
-    assert (minima.share(0, 20).low, round(minima.share(0, 20).high, 3)) == (0.0, 0.168)
-    assert math.isnan(minima.share(0, 0).value)
+    assert (share_of(0, 20).low, round(share_of(0, 20).high, 3)) == (0.0, 0.168)
+    assert math.isnan(share_of(0, 0).value)
     rng = np.random.default_rng(1)
     shares, x = np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.0]), np.log10(SIZES)
     slope = float(np.polyfit(x, shares, 1)[0])
@@ -364,9 +365,7 @@ def test_plan() -> None:
     assert all(steps % CHUNK == 0 for profile in PROFILES.values() for _, steps in profile.stages)
     large = [task for task in quick if task.impl == "numpy" and task.arguments["units"] >= 256]
     for data in ("xor", "digits"):  # 0 of so many tell 5 %
-        assert (
-            minima.share(0, sum(len(t.arguments["restarts"]) for t in large if t.arguments["data"] == data)).high < 0.05
-        )
+        assert share_of(0, sum(len(t.arguments["restarts"]) for t in large if t.arguments["data"] == data)).high < 0.05
     whole = [r for task in tasks(Settings("full", ("numpy",))) for r in task.arguments["restarts"]]
     assert len(whole) == 2 * sum(sum(plan.values()) for plan in (PROFILES["full"].xor, PROFILES["full"].rows))
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import binomtest
 
 from analysis import laws
 from analysis.experiments import Claimed, Drawn, Section, Table, Told, Word
@@ -17,7 +16,7 @@ from analysis.experiments.found import Found
 from analysis.figures import COLOURS
 from analysis.hypotheses import declared
 from analysis.laws import LawFit, Parts
-from analysis.statistics import LEVEL, Interval, t_quantile
+from analysis.statistics import Interval, share_of, t_quantile
 from analysis.words import percent, seconds, with_interval
 
 #: A law predicts batch sizes if of four in five the time lies within this of what it says.
@@ -87,23 +86,17 @@ class Series:
 
     @property
     def share(self) -> Interval:
-        """Of the batch sizes no fit saw, those within ``WITHIN``."""
+        """Of the batch sizes no fit saw, those within ``WITHIN``.
+
+        Given the fit, sizes that were drawn each on its own are independent trials; that some octaves or networks are harder
+        than others only makes the count vary less (Hoeffding 1956).  So it is an interval for other sizes of these networks,
+        drawn alike, not for other networks.
+        """
         within = np.abs(self.unseen["error"]) <= WITHIN
         return share_of(int(within.sum()), len(within))
 
     def _judged(self, cells: pd.DataFrame) -> pd.DataFrame:
         return cells.assign(error=self.best.predict(cells) / cells["time_s"] - 1)
-
-
-def share_of(within: int, sizes: int) -> Interval:
-    """A share with its exact 95 % interval (Clopper & Pearson 1934).
-
-    Given the fit, sizes that were drawn each on its own are independent trials; that some octaves or networks are harder
-    than others only makes the count vary less (Hoeffding 1956).  So it is an interval for other sizes of these networks, drawn
-    alike, not for other networks.
-    """
-    found = binomtest(within, sizes).proportion_ci(LEVEL, "exact")
-    return Interval(within / sizes, float(found.low), float(found.high))
 
 
 def section(found: Found) -> Section:

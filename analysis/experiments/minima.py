@@ -27,7 +27,7 @@ from scipy import stats
 from analysis.experiments import Claimed, Drawn, Section, Table, Told, Word
 from analysis.experiments.found import Found
 from analysis.figures import COLOURS, MARKERS
-from analysis.statistics import LEVEL, Interval
+from analysis.statistics import LEVEL, Interval, share_of
 from analysis.words import count, percent, si
 
 #: Above the best is what ends with so much more loss: nats, or variances of the numbers to predict.
@@ -132,14 +132,6 @@ def kind(run: Mapping[Any, Any]) -> str:
 # --- shares and trends ----------------------------------------------------------------------------------------------
 
 
-def share(hits: int, n: int) -> Interval:
-    """A share with its 95 % interval by Clopper & Pearson (1934), which covers at any n."""
-    if not n:
-        return Interval(math.nan, 0.0, 1.0)
-    interval = stats.binomtest(hits, n).proportion_ci(LEVEL, method="exact")
-    return Interval(hits / n, float(interval.low), float(interval.high))
-
-
 def trend(runs: pd.DataFrame) -> Interval:
     """By how much the share above the best changes when m grows tenfold, activations taken apart.
 
@@ -184,7 +176,7 @@ def _rarely(runs: pd.DataFrame, impls: Sequence[str]) -> list[Claimed]:
 def rarely(large: pd.DataFrame) -> Told:
     """Whether at most ``RARELY`` of these runs end above the best."""
     hits, n = int(large["above"].sum()), len(large)
-    found = share(hits, n)
+    found = share_of(hits, n)
     word = _word(found.high <= RARELY, found.low > RARELY)
     missing = int(large["missing"].sum())
     why = (
@@ -268,7 +260,7 @@ def are_minima(looked_at: pd.DataFrame) -> Told:
     if not n:
         return Told("inconclusive", "none above the best", "No run that was looked at ended above the best.")
     maybe = minima + sum(int(kinds.get(name, 0)) for name in (KINK, CRITICAL, UNFINISHED))
-    least, most = share(minima, n), share(maybe, n)
+    least, most = share_of(minima, n), share_of(maybe, n)
     told = f"{minima} of {n}: {_interval(least)}"
     if maybe > minima:
         told += f"; {maybe} with all that may be: {_interval(most)}"
@@ -307,7 +299,7 @@ def _lead_of(runs: pd.DataFrame, name: str) -> list[str]:
     large = runs[runs["m"] >= LARGE]
     if len(large):
         hits = int(large["above"].sum())
-        of = share(hits, len(large))
+        of = share_of(hits, len(large))
         found.append(
             f"On {name}, {hits or 'none'} of {len(large)} runs from {LARGE:,} weights on ended more than {ABOVE} above the "
             f"best (at most {percent(of.high, 1)} of such runs, at 95 %)."
@@ -429,7 +421,7 @@ def _spread_table(first: pd.DataFrame) -> Table:
     rows = []
     for data, activation, m, of in _sizes_of(first):
         quartiles = of["loss"].quantile([0.25, 0.5, 0.75, 1.0])
-        found = share(int(of["above"].sum()), len(of))
+        found = share_of(int(of["above"].sum()), len(of))
         rows.append(
             (
                 f"{_named(data)} {activation}",
@@ -583,7 +575,7 @@ def _share_figure(runs: pd.DataFrame, impls: Sequence[str]) -> Drawn:
         ax.set(xscale="log", xlabel="weights and biases m", title=_named(data), ylim=(-0.03, 1.03))
         large = runs[first & (runs["data"] == data) & (runs["m"] >= LARGE)]
         if len(large):
-            pooled = share(int(large["above"].sum()), len(large))
+            pooled = share_of(int(large["above"].sum()), len(large))
             ax.fill_between(
                 [LARGE, 1.3 * large["m"].max()], pooled.low, pooled.high, color="#999999", alpha=0.5, linewidth=0
             )
@@ -610,7 +602,7 @@ def _share_figure(runs: pd.DataFrame, impls: Sequence[str]) -> Drawn:
 
 def _draw_shares(ax: Axes, runs: pd.DataFrame, colour: str, i: int, aside: float) -> None:
     sizes = _tallies(runs)
-    found = [share(*tally) for tally in sizes.values()]
+    found = [share_of(*tally) for tally in sizes.values()]
     values = np.array([of.value for of in found])
     x = np.array(list(sizes), float) * aside
     if i:
