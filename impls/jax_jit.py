@@ -85,10 +85,9 @@ class Precision:
             if found.accelerators_only:
                 raise UserError(f"dtype '{dtype}' is one of accelerators: the CPU has none")
             return cls(found.stored, computed)
-        major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
-        if major.isdigit() and minor.isdigit():
-            if reason := dtypes.lacking(dtype, (int(major), int(minor)), str(device), device.device_kind):
-                raise UserError(reason)
+        capability = _capability(device)
+        if capability and (reason := dtypes.lacking(dtype, capability, str(device), device.device_kind)):
+            raise UserError(reason)
         return cls(found.stored, computed, {"float32": "float32", "tf32": "tensorfloat32"}.get(dtype))
 
     @classmethod
@@ -96,7 +95,9 @@ class Precision:
         """That of what casts nothing: float32, float64, tf32.  Raises UserError for any other."""
         precision = cls.of(dtype, device)
         if precision.mixed:
-            raise UserError(f"{who}: no dtype '{dtype}'; it computes in {', '.join(dtypes.PLAIN)}, on accelerators tf32")
+            raise UserError(
+                f"{who}: no dtype '{dtype}'; it computes in {', '.join(dtypes.PLAIN)}, on accelerators tf32"
+            )
         return precision
 
     @property
@@ -108,6 +109,15 @@ class Precision:
         """To be entered around what is traced."""
         return jax.default_matmul_precision(self.products) if self.products else nullcontext()
 
+    def under(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, to be traced so."""
+
+        def traced(*arguments: Any) -> Any:
+            with self.in_force():
+                return function(*arguments)
+
+        return traced if self.products else function
+
     def lowered(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
         """As products want them."""
         return [array.astype(self.computed) for array in arrays] if self.mixed else list(arrays)
@@ -115,6 +125,12 @@ class Precision:
     def loss_scale(self, loss: str, shape: tuple[int, ...]) -> float:
         """What a loss of outputs of this shape is multiplied by, and its gradients divided: 1 but for float16."""
         return dtypes.loss_scale(loss, *shape) if self.computed == "float16" else 1.0
+
+
+def _capability(device: jax.Device) -> tuple[int, int] | None:
+    """(major, minor) of an NVIDIA device; None of any other."""
+    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
 
 
 PLAIN = Precision("float32", "float32")
@@ -139,9 +155,7 @@ def outputs(network: Network, parameters: Parameters, x: jax.Array, precision: P
     return h.astype(precision.stored) if precision.mixed else h
 
 
-def loss_of(
-    network: Network, parameters: Parameters, x: jax.Array, t: jax.Array, precision: Precision = PLAIN
-) -> Any:
+def loss_of(network: Network, parameters: Parameters, x: jax.Array, t: jax.Array, precision: Precision = PLAIN) -> Any:
     """The loss as one function of the parameters."""
     return LOSSES[network.loss].value(XP, outputs(network, parameters, x, precision), t)
 

@@ -36,4 +36,4 @@ class TorchCompile(TorchNN):
     def _begin(self) -> None:
         """Say that what CUDA graphs have put out before is of no more use: a forward pass alone may be repeated."""
         if self._graphs:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

@@ -29,11 +29,11 @@ def resolve(device: str, threads: int) -> torch.device:
 
 def _absent(device: torch.device) -> str | None:
     """Why there is no such CUDA device, in one line; None if there is."""
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         version = torch.__version__
         return f"torch {version} is the CPU build: pip install torch=={version.partition('+')[0]} in its CUDA build"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return _driver_trouble(str(error))
     count = torch.cuda.device_count()
@@ -50,7 +50,9 @@ def _driver_trouble(told: str) -> str:
         return "no NVIDIA driver is loaded on this machine"
     if "too old" in told:
         return f"the NVIDIA driver is too old for {built}: update it, or install torch for an older CUDA"
-    return f"CUDA does not start under {built}: {told.strip().splitlines()[0] if told.strip() else 'it does not say why'}"
+    return (
+        f"CUDA does not start under {built}: {told.strip().splitlines()[0] if told.strip() else 'it does not say why'}"
+    )
 
 
 # --- precision --------------------------------------------------------------------------------------------------------
@@ -120,6 +122,32 @@ def scaler_of(problem: Problem, precision: Precision) -> torch.amp.GradScaler:
     scale = dtypes.loss_scale(problem.network.loss, problem.n, problem.network.layers[-1])
     kind = precision.device.type
     return torch.amp.GradScaler(kind, init_scale=scale, growth_interval=2**31 - 1, enabled=precision.scaled)
+
+
+class FixedScaler:
+    """A ``GradScaler`` whose scale stays what it is, so that it never asks the device whether gradients are finite: to wait
+    for an answer is what no graph can hold.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def scale(self, value: torch.Tensor) -> torch.Tensor:
+        """The loss to go back from."""
+        return value * self.factor
+
+    def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gradients scaled back, in place."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(gradients, 1 / self.factor)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Scale back, and step."""
+        self.unscale_(optimizer)
+        optimizer.step()
+
+    def update(self) -> None:
+        """Nothing."""
 
 
 # --- host and device --------------------------------------------------------------------------------------------------

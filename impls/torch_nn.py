@@ -9,6 +9,7 @@ from torch import nn
 
 from impls.interface import AnyArray, Problem
 from impls.torch_device import (
+    FixedScaler,
     HostCopies,
     Precision,
     load,
@@ -40,7 +41,7 @@ class TorchNN:
             self.criterion = nn.MSELoss()
             self.targets = torch.tensor(problem.targets, **options)
         self.optimizer = optimizer_of(problem, self.model.parameters())
-        self.scaler = scaler_of(problem, self.precision)
+        self.scaler: torch.amp.GradScaler | FixedScaler = scaler_of(problem, self.precision)
         self.host = HostCopies([self.inputs, self.targets])
         self.synchronize()
 
