@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -118,10 +118,6 @@ class Precision:
 
         return traced if self.products else function
 
-    def lowered(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-        """As products want them."""
-        return [array.astype(self.computed) for array in arrays] if self.mixed else list(arrays)
-
     def loss_scale(self, loss: str, shape: tuple[int, ...]) -> float:
         """What a loss of outputs of this shape is multiplied by, and its gradients divided: 1 but for float16."""
         return dtypes.loss_scale(loss, *shape) if self.computed == "float16" else 1.0
@@ -144,25 +140,25 @@ def scaled(factor: float, arrays: Parameters) -> Parameters:
 # --- the network ------------------------------------------------------------------------------------------------------
 
 
-#: Activations whose formula is too long for few bits: softplus' slope was off by 0.05 in a small network's first layer.
-WIDE = ("softplus",)
+def affine(h: jax.Array, weights: jax.Array, bias: jax.Array, precision: Precision) -> jax.Array:
+    """The outputs z = h W + b of a layer, in the dtype that products are computed in.
+
+    If that has few bits, b is added in float32, as torch's ``addmm`` does: z is rounded once more, but not to a coarse sum
+    of coarse numbers, and the gradient of b is summed in float32.
+    """
+    if not precision.mixed:
+        return h @ weights + bias
+    product: jax.Array = h.astype(precision.computed) @ weights.astype(precision.computed)
+    return (product.astype(precision.stored) + bias).astype(precision.computed)
 
 
-def activated(network: Network, z: jax.Array, precision: Precision) -> Any:
-    """f(z), in the dtype of z."""
-    f = activations.find(network.activation)
-    if precision.mixed and f.name in WIDE:
-        return f.value(XP, z.astype(precision.stored)).astype(z.dtype)
-    return f.value(XP, z)
-
-
-def outputs(network: Network, parameters: Parameters, x: jax.Array, precision: Precision = PLAIN) -> Any:
+def outputs(network: Network, parameters: Parameters, h: jax.Array, precision: Precision = PLAIN) -> Any:
     """The linear outputs (n, layers[-1]), in the dtype that parameters are kept in."""
-    h, *theta = precision.lowered([x, *parameters])
+    f = activations.find(network.activation)
     with precision.in_force():
         for layer in range(network.depth):
-            z = h @ theta[2 * layer] + theta[2 * layer + 1]
-            h = activated(network, z, precision) if layer < network.depth - 1 else z
+            z = affine(h, parameters[2 * layer], parameters[2 * layer + 1], precision)
+            h = f.value(XP, z) if layer < network.depth - 1 else z
     return h.astype(precision.stored) if precision.mixed else h
 
 

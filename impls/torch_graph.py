@@ -5,6 +5,8 @@ Source: Ng et al. (2021), "Accelerating PyTorch with CUDA Graphs"; https://pytor
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from backprop_files import UserError
@@ -71,7 +73,8 @@ class TorchGraph:
     def _warm_up(self, stream: torch.cuda.Stream) -> None:
         """Some steps beside the default stream, as a capture wants them."""
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of optimizers made capturable that are not captured
             for _ in range(WARM_UPS):
                 self._eager.step()
         torch.cuda.current_stream().wait_stream(stream)
