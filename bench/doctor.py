@@ -24,7 +24,7 @@ def examine(threads: int) -> dict[str, Any]:
     warnings = machine.warnings()  # before this work of our own shows in the load
     found: dict[str, Any] = {"machine": machine.facts(), "load_average": machine.load_average()}
     found["noise"] = noise()
-    found["threads"] = {name: _threads(name, threads) for name in registry.names()}
+    found["threads"] = {e.name: _threads(e.name, threads) for e in registry.ENTRIES if "cpu" in e.devices}
     for kernel, spread in found["noise"].items():
         if spread["spread"] > NOISY:
             warnings.append(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
+from impls import dtypes
 from impls.architectures.layers import KINDS
 from impls.architectures.problem import ArchitectureProblem, Objective
 from impls.interface import PHASES, Backprop, Network, Problem
@@ -23,7 +24,9 @@ from impls.names import nearest
 from impls.optimizers import NAMES as OPTIMIZERS
 from impls.optimizers import USUAL as USUAL_OPTIMIZER
 
-DTYPES = ("float32", "float64")
+DTYPES = dtypes.NAMES
+#: Those of libraries that know autocast, or cast by themselves.
+MIXED = (*dtypes.PLAIN, "bfloat16", "float16")
 SWEEPS = ("smoke", "quick", "full", "check")
 
 
@@ -48,7 +51,8 @@ class Entry:
     extra: str = ""  # the extra of this package that brings what it requires
     programs: tuple[str, ...] = ()  # one of these must be on the path
     devices: tuple[str, ...] = ("cpu",)
-    dtypes: tuple[str, ...] = DTYPES
+    dtypes: tuple[str, ...] = dtypes.PLAIN
+    accelerator_dtypes: tuple[str, ...] = ()  # besides, on all devices but the CPU
     phases: tuple[str, ...] = ("step", *PHASES)
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
@@ -71,6 +75,10 @@ class Entry:
         wanted = f"-e '.[{self.extra}]'" if self.extra else " ".join(absent)  # the project is installed from its clone
         line = f"pip install -c constraints.txt {wanted}"
         return f"{', '.join(absent)} not installed: {line}"
+
+    def dtypes_on(self, device: str) -> tuple[str, ...]:
+        """Those it can compute in on a device such as ``cuda:1``."""
+        return self.dtypes if device.partition(":")[0] == "cpu" else (*self.dtypes, *self.accelerator_dtypes)
 
     def cannot(self, network: Network, optimizer: str = USUAL_OPTIMIZER) -> str | None:
         """Why it cannot build this network, or train it with this optimizer; None if it can."""
@@ -151,6 +159,8 @@ ENTRIES = (
         architectures="impls.architectures.torch_layers:TorchLayers",
         extra="torch",
         devices=("cpu", "cuda"),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
         cost=Cost(4e-4, first_call_s=0.05),
     ),
     Entry(
@@ -161,6 +171,7 @@ ENTRIES = (
         requires=("torch",),
         extra="torch",
         devices=("cpu", "cuda"),
+        accelerator_dtypes=("tf32",),  # out= operations know no autocast
         cost=Cost(5e-5),
     ),
     Entry(
@@ -171,8 +182,22 @@ ENTRIES = (
         extra="torch",
         programs=("g++", "clang++", "c++"),
         devices=("cpu", "cuda"),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
         sweeps=("full",),
         cost=Cost(3e-4, first_call_s=40.0),
+    ),
+    Entry(
+        "torch-graph",
+        "impls.torch_graph:TorchGraph",
+        "PyTorch: the step captured as a CUDA graph",
+        requires=("torch",),
+        extra="torch",
+        devices=("cuda",),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
+        phases=("step",),
+        cost=Cost(1e-5, first_call_s=0.3),
     ),
     Entry(
         "jax",
@@ -182,6 +207,8 @@ ENTRIES = (
         architectures="impls.architectures.jax_layers:JaxLayers",
         extra="jax",
         devices=("cpu", "gpu"),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
         cost=Cost(5e-5, first_call_s=0.15),
     ),
     Entry(
