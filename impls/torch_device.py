@@ -101,8 +101,10 @@ def products_in_tf32(wanted: bool) -> None:
 
     torch's own default is float32 for products, but TF32 for the others.
     """
-    torch.set_float32_matmul_precision("high" if wanted else "highest")
-    torch.backends.cudnn.allow_tf32 = wanted
+    precision = "high" if wanted else "highest"
+    if torch.get_float32_matmul_precision() != precision or torch.backends.cudnn.allow_tf32 != wanted:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = wanted
 
 
 def plain_precision(dtype: str, device: torch.device, who: str) -> Precision:
