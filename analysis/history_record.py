@@ -283,6 +283,6 @@ def fixed_overhead(entries: pd.DataFrame) -> Interval:
     line, fitted = found
 
     def log_fixed(at: Floats) -> float:
-        return float(np.log(max(growth.fit(line.x, np.exp(at)).fixed, fitted.fixed * 1e-3)))
+        return float(np.log(max(line.grown(at).fixed, fitted.fixed * 1e-3)))
 
     return interval_along(line, fitted, log_fixed)

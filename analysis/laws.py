@@ -85,6 +85,12 @@ class Choice:
         None  # the winner fitted to every cell, held-out ones too: what costs and predictions rest on
     )
     draws: Floats | None = None  # of the final coefficients, (draws, terms)
+    floor: float = 0.0  # seconds of launching on an accelerator, below which no step goes whatever the law says
+
+    def seconds(self, frame: pd.DataFrame) -> Floats:
+        """What the winner says of a frame of cells, of any size; it must have one."""
+        assert self.winner is not None
+        return np.maximum(self.winner.predict(frame), self.floor)
 
 
 def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:

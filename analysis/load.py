@@ -49,6 +49,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 #: Bytes of a number.
 ITEMSIZE = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+#: Copies from host memory to a device: measured beside steps, and no part of one.
+TRANSFERS = ("transfer", "transfer-pinned")
 _POSITIVE = ("n", "m", "depth", "threads", "pass")
 
 
@@ -70,6 +72,11 @@ class Run:
     machine: dict[str, Any]
     measured_at: str
     commit: dict[str, Any] = field(default_factory=dict)
+
+
+def on_accelerator(device: str) -> bool:
+    """Whether a device is another than the CPU, the host of all of them."""
+    return device.split(":")[0] != "cpu"
 
 
 def usual_optimizer(rows: pd.DataFrame) -> str:
