@@ -40,9 +40,9 @@ AXES = {
 class Line:
     """The cells of one axis in the order of x: ``x`` (cells,), log times ``logs`` (cells, passes; NaN where not measured).
 
-    ``sharpness`` says how the fixed part and what grows are joined (``analysis.growth``): None for their sum, a number on
-    an accelerator, where they overlap.  ``fixed`` is a fixed part known from elsewhere; None: fitted along this axis.  ``kept`` are the cells past overhead,
-    ``places`` (log x) the steps found among them.
+    ``sharpness`` says how the fixed part and what grows are joined (``analysis.growth``): None for their sum, a number on an
+    accelerator, where they overlap.  ``fixed`` is a fixed part known from elsewhere; None: fitted along this axis.  ``kept``
+    are the cells past overhead, ``places`` (log x) the steps found among them.
     """
 
     axis: str
@@ -227,7 +227,7 @@ def _with_steps(found: Line) -> Line:
 
 
 def _log_rest(times: Floats, fixed: float, k: float) -> Floats:
-    """log (t^k - t0^k)^(1/k)."""
+    """Without its fixed part: log (t^k - t0^k)^(1/k)."""
     return np.asarray(np.log(times) + np.log(np.maximum(1 - (fixed / times) ** k, LEAST_REST)) / k)
 
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-
 from scipy.optimize import least_squares
 
 from analysis.statistics import Floats
@@ -99,10 +98,17 @@ def knee(x: Floats, times: Floats) -> Growth:
     start = [np.log(best.fixed), np.log(best.at(x.max() * np.ones(1))[0]), best.power, np.log(best.sharpness)]
     bounds = ([-np.inf, -np.inf, POWERS[0], 0.0], [np.inf, np.inf, POWERS[1], np.log(SHARPEST)])
     inside = np.clip(start, np.array(bounds[0]) + 1e-6, np.array(bounds[1]) - 1e-6)
+
+    def residuals(at: Floats) -> Floats:
+        return _soft_knee(at, log_x)[0] - log_t
+
+    def jacobian(at: Floats) -> Floats:
+        return _soft_knee(at, log_x)[1]
+
     found = least_squares(
-        lambda at: _soft_knee(at, log_x)[0] - log_t,
+        residuals,
         inside,
-        jac=lambda at: _soft_knee(at, log_x)[1],
+        jac=jacobian,
         bounds=bounds,
         xtol=1e-12,
         ftol=1e-12,
@@ -113,7 +119,7 @@ def knee(x: Floats, times: Floats) -> Growth:
 
 
 def _soft_knee(at: Floats, log_x: Floats) -> tuple[Floats, Floats]:
-    """log t = log(e^(k·fixed) + e^(k·(level + power·log x))) / k, and its derivatives by fixed, level, power and log k."""
+    """A knee, log(e^(k·fixed) + e^(k·(level + power·log x))) / k, and its derivatives by fixed, level, power and log k."""
     fixed, level, power, log_k = at
     k, grown = np.exp(log_k), level + power * log_x
     joined = np.logaddexp(k * fixed, k * grown)

@@ -146,7 +146,7 @@ def _seconds(axis: _Axis) -> Interval:
 def _is_flat(growth: Mapping[str, Exponent]) -> bool:
     """Whether cost grows with nothing that could be told: an interval within ±0.1 at least, and none beyond."""
     known = [(e.ci_low, e.ci_high) for e in growth.values() if e.ci_low is not None and e.ci_high is not None]
-    flat = [-BAND <= low and high <= BAND for low, high in known]
+    flat = [low >= -BAND and high <= BAND for low, high in known]
     beyond = [high < -BAND or low > BAND for low, high in known]
     return any(flat) and not any(beyond)
 
@@ -173,7 +173,9 @@ def told(found: Launch) -> str:
         f"{flat}; "
     )
     if not found.reached:
-        return sentence + f"the arithmetic regime itself is not reached, up to {found.unit} = {words.count(found.high)}."
+        return (
+            sentence + f"the arithmetic regime itself is not reached, up to {found.unit} = {words.count(found.high)}."
+        )
     return sentence + f"exponents and laws are judged in the arithmetic regime, from {_from(found)} on."
 
 

@@ -48,8 +48,8 @@ def regimes(entries: pd.DataFrame, exponent: Exponent) -> Regimes | None:
 
 
 def crossover(line: Line, fitted: Growth, other: float) -> tuple[Interval, str]:
-    """x · ``other`` at which the fixed part is as much as what grows; NaN, with the reason, where that lies outside what
-    was measured.
+    """Where the fixed part is as much as what grows, x · ``other``; NaN, with the reason, where that lies outside what was
+    measured.
     """
     none = Interval(np.nan, np.nan, np.nan)
     at, low, high = fitted.crossover, float(line.x.min()), float(line.x.max())

@@ -34,6 +34,7 @@ RANGE = Range(
     heldout=6,
     functions=(),
 )
+NOISE = Noise(0.01, 0.003)
 RATES = {"float32": 5e13, "tf32": 4e14, "bfloat16": 7.5e14, "float16": 7.2e14, "float64": 3e13}
 HOST = {"cpu_model": "planted host", "machine": "x86_64", "libraries": {"torch": "2.13"}}
 CHIP = {"name": "Planted One", "memory_bytes": 80 << 30, "driver": "1.0", "compute_capability": "9.0"}
@@ -104,7 +105,7 @@ def entries(
     device: str = "cuda",
     dtype: str = "float32",
     passes: int = 3,
-    noise: Noise = Noise(0.01, 0.003),
+    noise: Noise = NOISE,
     chosen: Range = RANGE,
     rounds: int = 8,
     phases: tuple[str, ...] = ("step",),
