@@ -343,12 +343,17 @@ def interval_along(line: Line, fitted: Growth, log_of: Callable[[Floats], float]
     """A quantity of the growth ``fitted`` along a line, with its 95 % interval; ``log_of`` tells the quantity's log from the
     cells' log times.
     """
+    return plain_interval_along(line, fitted, log_of).exp()
+
+
+def plain_interval_along(line: Line, fitted: Growth, function: Callable[[Floats], float]) -> Interval:
+    """The same of a quantity that is no factor."""
     logs = tamed(line.logs)
     means = np.nanmean(logs, axis=1)
     residuals = fitted.at(line.x) / np.exp(means) - 1
     degrees = len(line.x) - (3 if line.sharpness is None else 4)
     about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
-    return two_way_interval(log_of(means), gradient(log_of, means), logs, about).exp()
+    return two_way_interval(function(means), gradient(function, means), logs, about)
 
 
 def along(entries: pd.DataFrame, axis: str, variable: str) -> tuple[Line, Growth] | None:

@@ -79,7 +79,7 @@ class Material:
     def style(self, series: str) -> dict[str, Any]:
         """Colour and marker of a series, the same in every figure of the report."""
         i = self.series.index(series)
-        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
 
     def names(self) -> list[tuple[str, str]]:
         """Full and short name of every series, in the order of the short ones."""

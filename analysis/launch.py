@@ -4,9 +4,9 @@ A step there is a train of kernels that the host launches.  While every kernel i
 launching, whatever n and m are; beyond the crossover it is that of arithmetic.  Host and device overlap, so the two are
 joined by a knee of any sharpness, from their sum to the larger of them (``analysis.growth.knee``).
 
-The *launch-overhead regime* is named where the cells below the knee are flat: their exponents of n and of m, as far as the
-sweep has cells to tell them, are 0 within ±0.1 by interval.  The *arithmetic regime* begins where the fixed part is at
-most a fifth of the cost; exponents and laws are judged there.
+The *launch-overhead regime* is named where cells are bound by launching and flat: the curve's exponents of n and of m over
+them, as far as the sweep has such cells, are 0 within ±0.1 by interval, and the cells themselves do not contradict it.  The
+*arithmetic regime* begins where the fixed part is at most a fifth of the cost; exponents and laws are judged there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis import words
 from analysis.claims import BAND
-from analysis.exponents import OVERHEAD_SHARE, Exponent, Line, along, interval_along, of_lines
+from analysis.exponents import LEAST_SPAN, OVERHEAD_SHARE, Line, along, interval_along, of_lines, plain_interval_along
 from analysis.growth import LEAST_FOR_KNEE, Growth
 from analysis.regimes import crossover
 from analysis.statistics import Bools, Floats, Interval
@@ -34,15 +34,15 @@ _NONE = Interval(np.nan, np.nan, np.nan)
 class Launch:
     """What launching costs one implementation on an accelerator, and up to where it binds, in units of ``unit``.
 
-    ``growth`` has by variable (n, m) the exponent over the cells that launching binds, ``crossovers`` by axis where what
-    grows is as much as what is fixed.  ``arithmetic_from`` is where the arithmetic regime begins: infinite where the sweep
-    does not reach it, 0 where it never leaves it.
+    ``growth`` has by variable (n, m) the exponent over the cells that launching binds, where there are any; ``crossovers`` by
+    axis where what grows is as much as what is fixed.  ``arithmetic_from`` is where the arithmetic regime begins: infinite
+    where the sweep does not reach it, 0 where it never leaves it.
     """
 
     unit: str  # n·m; n or m alone where the claim is that the other does not count
     named: bool
     seconds: Interval  # of launching; NaN where nothing is fixed
-    growth: Mapping[str, Exponent]
+    growth: Mapping[str, Interval]
     crossovers: Mapping[str, Interval]
     reasons: Mapping[str, str]  # by axis, why there is no crossover
     arithmetic_from: float
@@ -88,11 +88,30 @@ class _Axis:
         at = self.fitted.where(OVERHEAD_SHARE)
         return 0.0 if at < self.line.x.min() else at * self.other
 
-    def bound(self) -> Exponent:
-        """How cost grows over the cells that launching binds."""
-        kept = self.line.x <= self.fitted.where(BOUND_SHARE)
-        flat = replace(self.line, fixed=0.0, kept=tuple(map(bool, kept)))
-        return of_lines([flat], (self.line.axis,), _AXES[self.line.axis][0], None)
+    @property
+    def bound(self) -> Bools:
+        """Which cells launching binds; they are none where they span less than a factor of ``LEAST_SPAN``."""
+        found = self.line.x <= self.fitted.where(BOUND_SHARE)
+        x = self.line.x[found]
+        return np.asarray(found & (x.max(initial=0.0) >= LEAST_SPAN * self.line.x.min()))
+
+    def growth(self) -> Interval:
+        """The curve's mean exponent over the cells that launching binds."""
+        ends = self.line.x[self.bound][[0, -1]]
+
+        def exponent(logs: Floats) -> float:
+            low, high = np.log(self.line.grown(logs).at(ends))
+            return float((high - low) / np.log(ends[1] / ends[0]))
+
+        return plain_interval_along(self.line, self.fitted, exponent)
+
+    def contradicted(self) -> bool:
+        """Whether the cells that launching should bind grow all the same, or shrink."""
+        flat = replace(self.line, fixed=0.0, kept=tuple(map(bool, self.bound)))
+        found = of_lines([flat], (self.line.axis,), _AXES[self.line.axis][0], None)
+        if found.ci_low is None or found.ci_high is None:
+            return False
+        return found.ci_low > BAND or found.ci_high < -BAND
 
 
 def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None:
@@ -105,11 +124,12 @@ def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None
     if not found:
         return None
     told = {axis: crossover(part.line, part.fitted, part.other) for axis, part in found.items()}
-    growth = {_AXES[axis][0]: part.bound() for axis, part in found.items()}
+    growth = {_AXES[axis][0]: part.growth() for axis, part in found.items() if part.bound.any()}
+    flat = [interval.low >= -BAND and interval.high <= BAND for interval in growth.values()]
     first = next(iter(found.values()))
     return Launch(
         "·".join(moving),
-        _is_flat(growth),
+        bool(flat) and all(flat) and not any(part.contradicted() for part in found.values() if part.bound.any()),
         _seconds(first),
         growth,
         {axis: interval for axis, (interval, _) in told.items()},
@@ -143,25 +163,15 @@ def _seconds(axis: _Axis) -> Interval:
     return interval_along(axis.line, axis.fitted, lambda y: float(np.log(max(axis.line.grown(y).fixed, least))))
 
 
-def _is_flat(growth: Mapping[str, Exponent]) -> bool:
-    """Whether cost grows with nothing that could be told: an interval within ±0.1 at least, and none beyond."""
-    known = [(e.ci_low, e.ci_high) for e in growth.values() if e.ci_low is not None and e.ci_high is not None]
-    flat = [low >= -BAND and high <= BAND for low, high in known]
-    beyond = [high < -BAND or low > BAND for low, high in known]
-    return any(flat) and not any(beyond)
-
-
 def told(found: Launch) -> str:
     """The launch-overhead regime in a plain sentence."""
     if not found.named:
         return _unnamed(found)
-    known = {name: e for name, e in found.growth.items() if e.ci_low is not None}
-    flat = " and ".join(
-        f"{name} (exponent {words.with_interval(e.value or 0.0, e.ci_low or 0.0, e.ci_high or 0.0)})"
-        for name, e in known.items()
+    both = len(found.growth) > 1
+    verb = "grows with neither" if both else "does not grow with"
+    flat = " nor ".join(
+        f"{name} (exponent {words.with_interval(e.value, e.low, e.high)})" for name, e in found.growth.items()
     )
-    verb = "grows with neither" if len(known) > 1 else "does not grow with"
-    flat = flat.replace(" and ", " nor ") if len(known) > 1 else flat
     cost = f"launch overhead of {words.seconds(found.seconds.value)}"
     if not np.isfinite(found.crossover.value):
         return (

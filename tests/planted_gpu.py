@@ -52,11 +52,12 @@ class Truth:
     link: float = 2.5e10  # bytes per second from pinned memory; pageable has a third
     latency_s: float = 1e-5
     ceiling_share: float = 0.9
+    moves: float = 3  # of every parameter in a step, whatever n is
 
     def arithmetic(self, f: Mapping[str, Any], dtype: str) -> float:
         """Seconds that the device computes."""
         products = sum(kinds.get("product", 0) for kinds in f["operations"].values())
-        moved = 4 * (3 * f["m"] + f["n"] * f["u"] * (4 + f["p"]))
+        moved = 4 * (self.moves * f["m"] + f["n"] * f["u"] * (4 + f["p"]))
         return float(products / (self.efficiency * self.rates[dtype]) + moved / self.bandwidth)
 
     def step(self, f: Mapping[str, Any], dtype: str) -> float:
