@@ -133,7 +133,9 @@ def _where_one(x: Floats, ratio: Floats) -> float:
     return float(np.exp(u + (v - u) * -a / (b - a)))
 
 
-def predicted(match: Match, verdicts: Sequence[Verdict], copied: pd.DataFrame, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+def predicted(
+    match: Match, verdicts: Sequence[Verdict], copied: pd.DataFrame, rows: pd.DataFrame
+) -> tuple[Floats, Floats]:
     """Ratios without and with transfer that the winning laws predict for ``rows``; NaN where a side has no law."""
     steps = [v for v in verdicts if v.phase == "step" and v.choice.winner is not None]
     host = [v.choice for v in steps if not on_accelerator(v.device) and v.dtype == match.host_dtype]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,10 @@ class Replay:
     ratio: Interval
 
 
+def _full(key: Any) -> str:
+    return " ".join(map(str, key))
+
+
 def _accelerated(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["phase"] == "step") & rows["device"].map(on_accelerator).astype(bool)]
 
@@ -76,7 +81,7 @@ def overheads(entries: pd.DataFrame, names: Mapping[str, str]) -> list[Overhead]
     rows = rows[rows["device_seconds"].notna()]
     for key, own in rows.groupby(SERIES):
         for size, work in (("smallest", own["operations_total"].min()), ("largest", own["operations_total"].max())):
-            found.append(_overhead(names.get(" ".join(key), " ".join(key)), size, own[own["operations_total"] == work]))
+            found.append(_overhead(names.get(_full(key), _full(key)), size, own[own["operations_total"] == work]))
     return found
 
 
@@ -100,7 +105,7 @@ def conditions(entries: pd.DataFrame, cells: pd.DataFrame) -> list[Conditions]:
         clocks = [clock for clock in rows["clock_hz"] if clock is not None]
         every = np.concatenate(clocks) if clocks else np.array([np.nan])
         own = steps[(steps[SERIES] == list(key)).all(axis=1)]
-        name = str(own["series"].iloc[0]) if len(own) else " ".join(key)
+        name = str(own["series"].iloc[0]) if len(own) else _full(key)
         sets = ", ".join(map(str, sorted(rows["input_sets"].unique())))
         found.append(
             Conditions(
@@ -157,7 +162,7 @@ def _by_pass(rows: pd.DataFrame, cells: pd.MultiIndex) -> Floats:
 
 
 def _ratio(a: Floats, b: Floats) -> Interval:
-    """exp of the difference of two means, by Welch's interval: the passes of two implementations are different processes."""
+    """Exp of the difference of two means, by Welch's interval: the passes of two implementations are different processes."""
     if not (len(a) and len(b)):
         return Interval(np.nan, np.nan, np.nan)
     value = float(a.mean() - b.mean())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -20,10 +20,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
-from analysis import sizes
+from analysis import devices, sizes
 from analysis.cells import on_axis
 from analysis.claims import BAND
-from analysis.laws import LawFit
+from analysis.devices import Match
+from analysis.laws import Choice, LawFit
 from analysis.regimes import Regimes
 from analysis.verdicts import Verdict
 
@@ -59,6 +60,7 @@ class Material:
     regimes: Mapping[str, Regimes]  # by full series
     others: Sequence[Verdict] = ()  # of optimizers beside the usual one, whose cells are in none of the figures
     other_cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    copied: pd.DataFrame = field(default_factory=pd.DataFrame)  # of analysis.transfers, in none of the other cells
 
     def rows_of(self, verdict: Verdict) -> pd.DataFrame:
         """The cells of a verdict's series and optimizer, of every phase."""
@@ -85,6 +87,10 @@ class Material:
         """Full and short name of every series, in the order of the short ones."""
         pairs = self.cells[["full_series", "series"]].drop_duplicates().itertuples(index=False, name=None)
         return sorted(((str(full), str(short)) for full, short in pairs), key=lambda pair: pair[1])
+
+    def choices(self) -> dict[str, Choice]:
+        """The choice of a law for every series' step that has one."""
+        return {name_of(v): v.choice for v in self.verdicts if v.phase == "step" and v.choice.winner is not None}
 
     def winners(self) -> dict[str, LawFit]:
         """The winning law of every series' step."""
@@ -149,13 +155,17 @@ def _time_caption(material: Material) -> str:
     return (
         "Seconds for one step when one thing moves and all else stays. Markers: measured, with 95 % intervals over "
         "passes; thin dashed lines: the law that wins for each implementation; dotted grey: the roofline, the time the "
-        f"matrix products alone would take at the measured ceiling ({_ceiling(cells) / 1e9:,.0f} GFLOP/s) for the network "
+        f"matrix products alone would take at the measured ceiling ({_ceilings(cells)}) for the network "
         "that most implementations share. Both axes are logarithmic: a straight line of slope 1 is growth in proportion."
     )
 
 
-def _ceiling(cells: pd.DataFrame) -> float:
-    return float(cells["ceiling_flops"].median())
+def _ceilings(cells: pd.DataFrame) -> str:
+    """The ceiling, or each with its device and dtype where they are several."""
+    found = cells.groupby(["device", "dtype"])["ceiling_flops"].median().dropna()
+    if len(found) < 2:
+        return f"{float(cells['ceiling_flops'].median()) / 1e9:,.0f} GFLOP/s"
+    return "; ".join(f"{device} {dtype} {flops / 1e9:,.0f} GFLOP/s" for (device, dtype), flops in found.items())
 
 
 @drawing("time", "Time of a step against n, m and p", _time_caption)
@@ -204,7 +214,8 @@ def _time_panel(axes: Axes, material: Material, cells: pd.DataFrame, variable: s
         if law:
             axes.plot(line[variable], law.predict(line), "--", color=style["color"], linewidth=0.9)
     usual = _usual_network(cells, variable)
-    axes.plot(usual[variable], usual["operations_product"] / usual["ceiling_flops"], ":", color="#666666")
+    for ceiling in sorted(set(cells.groupby(["device", "dtype"])["ceiling_flops"].median())):
+        axes.plot(usual[variable], usual["operations_product"] / ceiling, ":", color="#666666")
     return set(map(str, cells["series"].unique()))
 
 
@@ -474,7 +485,7 @@ def fastest(material: Material) -> Figure | None:
     n = np.geomspace(measured["n"].min(), measured["n"].max(), 60)
     width = np.geomspace(measured["width"].min(), measured["width"].max(), 60)
     grid = _two_hidden_layers(n, width, measured.iloc[0])
-    times = np.array([law.predict(grid) for law in taking_part.values()])
+    times = np.array([choice.seconds(grid) for choice in taking_part.values()])
     names = list(taking_part)
     figure = _figure(8, 4.8)
     axes = figure.subplots()
@@ -507,9 +518,9 @@ def _ties(measured: pd.DataFrame, won: pd.DataFrame) -> list[bool]:
     return ties
 
 
-def _complete(material: Material) -> dict[str, LawFit]:
+def _complete(material: Material) -> dict[str, Choice]:
     """Winning laws of the series measured on the examples, width and activation axes of the same cells as most."""
-    winners = material.winners()
+    winners = material.choices()
     axes = ("examples", "width", "activation")
     cells = [on_axis(material.steps, axis) for axis in axes]
     found = {}
@@ -526,6 +537,84 @@ def _complete(material: Material) -> dict[str, LawFit]:
 def _two_hidden_layers(n: np.ndarray, width: np.ndarray, like: pd.Series) -> pd.DataFrame:
     w, x = (a.ravel() for a in np.meshgrid(width, n, indexing="ij"))
     return sizes.like(like, (like["inputs"], w, w, like["outputs"]), x, float(like["p"]))
+
+
+# --- where an accelerator wins --------------------------------------------------------------------------------------
+
+#: Ratios beyond it look the same.
+_MOST_RATIO = 100.0
+_LINES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "without transfer"), ("--", "with transfer"))
+
+
+def _where_caption(material: Material) -> str:
+    found = devices.matches(material.steps, material.copied)
+    counts = "; ".join(
+        f"{match.dtype}: {len(match.cells)} cells on both sides, {match.only_host} on the CPU alone, {match.only_device} on "
+        "the device alone"
+        for match in found
+    )
+    return (
+        "Seconds of the fastest implementation on the CPU over those of the fastest on the device, by examples and width, one "
+        "panel for each dtype of the device (fewer bits stand against the CPU's float32). Dots: cells measured on both sides; "
+        "small ones are of another depth or activation. Behind them, what the winning laws predict for the depth and "
+        "activation of the examples axis, never below what launching takes. Black lines: where both are equally fast by those "
+        f"laws, solid without and dashed with the copy of the batch to the device. Above 1 the device wins. {counts}."
+    )
+
+
+@drawing("devices", "Where the accelerator wins", _where_caption)
+def where_the_device_wins(material: Material) -> Figure | None:
+    """One panel a dtype of the device."""
+    found = [match for match in devices.matches(material.steps, material.copied) if len(match.cells)]
+    if not found:
+        return None
+    columns = min(2, len(found))
+    lines = -(-len(found) // columns)
+    figure = _figure(5.4 * columns + (0 if columns > 1 else 1.6), 4.0 * lines + 0.6)
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(found) :]:
+        axes.set_visible(False)
+    norm = mpl.colors.LogNorm(1 / _MOST_RATIO, _MOST_RATIO)
+    for axes, match in zip(grid.flat, found, strict=False):
+        _where_panel(axes, material, match, norm)
+        axes.set(xscale="log", yscale="log", title=f"device {match.dtype}, CPU {match.host_dtype}")
+        axes.grid(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("width of the hidden layers")
+    for axes in list(grid.flat[: len(found)])[-columns:]:
+        axes.set_xlabel("examples n")
+        axes.tick_params(labelbottom=True)
+    bar = figure.colorbar(
+        mpl.cm.ScalarMappable(norm, "RdBu"), ax=list(grid.flat[: len(found)]), extend="both", shrink=0.9
+    )
+    bar.set_label("CPU seconds / device seconds")
+    bar.set_ticks([0.01, 0.1, 1, 10, 100], labels=["0.01", "0.1", "1", "10", "100"])
+    handles = [Line2D([], [], color="black", linestyle=style, label=name) for style, name in _LINES]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, title="equally fast by the winning laws")
+    return figure
+
+
+def _where_panel(axes: Axes, material: Material, match: Match, norm: Any) -> None:
+    cells = match.cells
+    if cells["n"].nunique() > 1 and cells["width"].nunique() > 1:
+        n, width = (np.geomspace(cells[name].min(), cells[name].max(), 60) for name in ("n", "width"))
+        rows = devices.networks(match, material.steps, n, width)
+        for ratio, (style, _) in zip(
+            devices.predicted(match, material.verdicts, material.copied, rows), _LINES, strict=True
+        ):
+            field = np.log(ratio).reshape(len(width), len(n))
+            if style == "-" and np.isfinite(field).all():
+                axes.pcolormesh(
+                    n, width, np.exp(field), norm=norm, cmap="RdBu", alpha=0.55, shading="nearest", rasterized=True
+                )
+            if np.isfinite(field).all() and field.min() < 0 < field.max():
+                axes.contour(n, width, field, [0.0], colors="black", linestyles=style, linewidths=1.6)
+    usual = np.array([{"examples", "width"} & set(names.split(",")) != set() for names in cells["axis"]], bool)
+    for part, size in ((cells[~usual], 18), (cells[usual], 60)):
+        axes.scatter(
+            part["n"], part["width"], size, part["ratio"], norm=norm, cmap="RdBu", edgecolors="#333333", linewidths=0.7,
+            clip_on=False, zorder=3,
+        )  # fmt: skip
 
 
 # --- phases ---------------------------------------------------------------------------------------------------------

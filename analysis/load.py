@@ -106,7 +106,9 @@ def load(paths: Sequence[Path]) -> Run:
         found = _documents(Path(path), notes)
         sources.append(_Source(*found[0], _devices(found)))
         documents += found
-    notes += _same_machine(sources)  # within a run directory they may differ where the run was resumed, which it then says
+    notes += _same_machine(
+        sources
+    )  # within a run directory they may differ where the run was resumed, which it then says
     rows = _once(row for path, document in documents for row in _rows(path, document))
     if not rows:
         raise UserError(f"{_name(paths)}: no benchmark in it; run 'backprop-bench run' first")

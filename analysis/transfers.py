@@ -8,6 +8,7 @@ A copy is no part of a step: it is measured beside it, from pageable and from pi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,10 +80,10 @@ def beside(steps: pd.DataFrame, copied: pd.DataFrame) -> pd.DataFrame:
     return steps.assign(transfer_s=np.where(np.isnan(own), told, own), transfer_measured=~np.isnan(own))
 
 
-def table(copied: pd.DataFrame) -> list[dict[str, object]]:
+def table(copied: pd.DataFrame) -> list[dict[str, Any]]:
     """A row for the smallest, the middle and the largest copy of each series and phase, and the line through all of them."""
     known = links(copied)
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     for key, rows in copied.groupby(["series", *SERIES, "phase"]):
         by_size = rows.sort_values("bytes").drop_duplicates("bytes")
         for place in sorted({0, len(by_size) // 2, len(by_size) - 1}):
