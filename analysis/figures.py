@@ -88,6 +88,11 @@ class Material:
         pairs = self.cells[["full_series", "series"]].drop_duplicates().itertuples(index=False, name=None)
         return sorted(((str(full), str(short)) for full, short in pairs), key=lambda pair: pair[1])
 
+    def arithmetic(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Of one series' steps those that laws are judged by: on an accelerator the ones past launching."""
+        found = [v.launch for v in self.verdicts if v.phase == "step" and name_of(v) in set(rows["full_series"])]
+        return rows[found[0].arithmetic(rows)] if found and found[0] else rows
+
     def choices(self) -> dict[str, Choice]:
         """The choice of a law for every series' step that has one."""
         return {name_of(v): v.choice for v in self.verdicts if v.phase == "step" and v.choice.winner is not None}
@@ -165,7 +170,10 @@ def _ceilings(cells: pd.DataFrame) -> str:
     found = cells.groupby(["device", "dtype"])["ceiling_flops"].median().dropna()
     if len(found) < 2:
         return f"{float(cells['ceiling_flops'].median()) / 1e9:,.0f} GFLOP/s"
-    return "; ".join(f"{device} {dtype} {flops / 1e9:,.0f} GFLOP/s" for (device, dtype), flops in found.items())
+    return "; ".join(
+        f"{device} {dtype} {flops / 1e9:,.0f} GFLOP/s"
+        for device, dtype, flops in found.reset_index().itertuples(index=False)
+    )
 
 
 @drawing("time", "Time of a step against n, m and p", _time_caption)
@@ -212,7 +220,8 @@ def _time_panel(axes: Axes, material: Material, cells: pd.DataFrame, variable: s
         axes.errorbar(line[variable], line["time_s"], errors, linestyle="none", elinewidth=0.8, **style)
         law = winners.get(str(rows["full_series"].iloc[0]))
         if law:
-            axes.plot(line[variable], law.predict(line), "--", color=style["color"], linewidth=0.9)
+            judged = material.arithmetic(line)
+            axes.plot(judged[variable], law.predict(judged), "--", color=style["color"], linewidth=0.9)
     usual = _usual_network(cells, variable)
     for ceiling in sorted(set(cells.groupby(["device", "dtype"])["ceiling_flops"].median())):
         axes.plot(usual[variable], usual["operations_product"] / ceiling, ":", color="#666666")
@@ -335,7 +344,7 @@ def predicted_against_measured(material: Material) -> Figure | None:
 
 def _prediction_marks(axes: Axes, material: Material, verdict: Verdict, fit: LawFit) -> None:
     rows = material.steps[(material.steps["full_series"] == name_of(verdict)) & (material.steps["axis"] != "functions")]
-    rows = rows[rows["heldout"] | (rows["operations_total"] <= fit.largest_fitted)]
+    rows = material.arithmetic(rows[rows["heldout"] | (rows["operations_total"] <= fit.largest_fitted)])
     style = material.style(_short(material, verdict))
     ratio = np.clip(fit.predict(rows) / rows["time_s"], 0.16, 6.5)
     out = rows["heldout"].to_numpy(bool)
@@ -541,8 +550,8 @@ def _two_hidden_layers(n: np.ndarray, width: np.ndarray, like: pd.Series) -> pd.
 
 # --- where an accelerator wins --------------------------------------------------------------------------------------
 
-#: Ratios beyond it look the same.
-_MOST_RATIO = 100.0
+#: Where the colour of a ratio changes; few of them, so that a file of few colours shows them as they are.
+_RATIOS = (1 / 100, 1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _LINES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "without transfer"), ("--", "with transfer"))
 
 
@@ -574,9 +583,10 @@ def where_the_device_wins(material: Material) -> Figure | None:
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)
-    norm = mpl.colors.LogNorm(1 / _MOST_RATIO, _MOST_RATIO)
+    colours = mpl.colormaps["RdBu"].resampled(len(_RATIOS) + 1)
+    norm = mpl.colors.BoundaryNorm(_RATIOS, colours.N, extend="both")
     for axes, match in zip(grid.flat, found, strict=False):
-        _where_panel(axes, material, match, norm)
+        _where_panel(axes, material, match, {"norm": norm, "cmap": colours})
         axes.set(xscale="log", yscale="log", title=f"device {match.dtype}, CPU {match.host_dtype}")
         axes.grid(False)
     for axes in grid[:, 0]:
@@ -584,17 +594,15 @@ def where_the_device_wins(material: Material) -> Figure | None:
     for axes in list(grid.flat[: len(found)])[-columns:]:
         axes.set_xlabel("examples n")
         axes.tick_params(labelbottom=True)
-    bar = figure.colorbar(
-        mpl.cm.ScalarMappable(norm, "RdBu"), ax=list(grid.flat[: len(found)]), extend="both", shrink=0.9
-    )
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colours), ax=list(grid.flat[: len(found)]), shrink=0.9)
     bar.set_label("CPU seconds / device seconds")
-    bar.set_ticks([0.01, 0.1, 1, 10, 100], labels=["0.01", "0.1", "1", "10", "100"])
+    bar.set_ticks(list(_RATIOS), labels=["1/100", "1/30", "1/10", "1/3", "1", "3", "10", "30", "100"])
     handles = [Line2D([], [], color="black", linestyle=style, label=name) for style, name in _LINES]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, title="equally fast by the winning laws")
     return figure
 
 
-def _where_panel(axes: Axes, material: Material, match: Match, norm: Any) -> None:
+def _where_panel(axes: Axes, material: Material, match: Match, colours: dict[str, Any]) -> None:
     cells = match.cells
     if cells["n"].nunique() > 1 and cells["width"].nunique() > 1:
         n, width = (np.geomspace(cells[name].min(), cells[name].max(), 60) for name in ("n", "width"))
@@ -604,16 +612,14 @@ def _where_panel(axes: Axes, material: Material, match: Match, norm: Any) -> Non
         ):
             field = np.log(ratio).reshape(len(width), len(n))
             if style == "-" and np.isfinite(field).all():
-                axes.pcolormesh(
-                    n, width, np.exp(field), norm=norm, cmap="RdBu", alpha=0.55, shading="nearest", rasterized=True
-                )
+                axes.pcolormesh(n, width, np.exp(field), alpha=0.5, shading="nearest", rasterized=True, **colours)
             if np.isfinite(field).all() and field.min() < 0 < field.max():
                 axes.contour(n, width, field, [0.0], colors="black", linestyles=style, linewidths=1.6)
     usual = np.array([{"examples", "width"} & set(names.split(",")) != set() for names in cells["axis"]], bool)
     for part, size in ((cells[~usual], 18), (cells[usual], 60)):
         axes.scatter(
-            part["n"], part["width"], size, part["ratio"], norm=norm, cmap="RdBu", edgecolors="#333333", linewidths=0.7,
-            clip_on=False, zorder=3,
+            part["n"], part["width"], size, part["ratio"], edgecolors="#333333", linewidths=0.7,
+            clip_on=False, zorder=3, **colours,
         )  # fmt: skip
 
 

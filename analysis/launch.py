@@ -25,7 +25,7 @@ from analysis.regimes import crossover
 from analysis.statistics import Bools, Floats, Interval
 
 #: Cells are bound by launching where it is so much of their cost.
-BOUND_SHARE = 0.9
+BOUND_SHARE = 0.95
 _AXES = {"examples": ("n", "m"), "width": ("m", "n")}  # by axis: what it moves, and what else the work is a multiple of
 _NONE = Interval(np.nan, np.nan, np.nan)
 
@@ -48,6 +48,7 @@ class Launch:
     arithmetic_from: float
     low: float  # the range measured
     high: float
+    depth: int  # of the networks it was told along; deeper ones have as many times more to launch
 
     @property
     def reached(self) -> bool:
@@ -60,13 +61,14 @@ class Launch:
         known = [self.crossovers[axis] for axis in _AXES if axis in self.crossovers]
         return next((found for found in known if np.isfinite(found.value)), _NONE)
 
-    def size(self, rows: pd.DataFrame) -> Floats:
-        """Rows in ``unit``."""
-        return np.asarray(np.prod([rows[name].to_numpy(float) for name in self.unit.split("·")], axis=0))
-
     def arithmetic(self, rows: pd.DataFrame) -> Bools:
-        """Which rows lie in the arithmetic regime."""
-        return np.asarray(self.size(rows) >= self.arithmetic_from)
+        """Which rows lie in the arithmetic regime: launching is at most a fifth of their time."""
+        if not self.reached:
+            return np.zeros(len(rows), bool)
+        if not np.isfinite(self.seconds.value):
+            return np.ones(len(rows), bool)
+        more = np.maximum(rows["depth"].to_numpy(float) / self.depth, 1.0)
+        return np.asarray(rows["time_s"].to_numpy(float) >= self.seconds.value * more / OVERHEAD_SHARE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,7 @@ def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None
         _arithmetic_from(list(found.values())),
         min(part.low for part in found.values()),
         max(part.high for part in found.values()),
+        int(first.line.cells["depth"].iloc[0]),
     )
 
 

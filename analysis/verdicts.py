@@ -20,6 +20,9 @@ from analysis.load import GROUP, on_accelerator, usual_optimizer
 from analysis.normalise import kept
 from analysis.statistics import Interval
 
+#: Past launching few cells may be left an eighth as large as those that judge; with fewer than this, fits see larger ones.
+LEAST_ARITHMETIC = 20
+
 Word = Literal["supported", "refuted", "inconclusive"]
 
 
@@ -91,9 +94,11 @@ def _judge(
     claim = CLAIMS[key[3]]
     launched = launch(entries, claim.exponents) if on_accelerator(key[1]) and key[3] != "memory" else None
     found = exponents(entries, dict(claim.exponents), launched.arithmetic if launched else None)
+    factor: float = laws.HELDOUT_FACTOR
     if launched:
         cells = cells[launched.arithmetic(cells)]
-    choice = laws.with_draws(laws.choose(cells, key[3], hypotheses), entries, cells, resamples)
+        factor = factor if len(laws.split(cells).seen) >= LEAST_ARITHMETIC else 1.0
+    choice = laws.with_draws(laws.choose(cells, key[3], hypotheses, factor), entries, cells, resamples)
     if launched and np.isfinite(launched.seconds.value):
         choice = replace(choice, floor=launched.seconds.value)
     judged = tuple(judge_law(fit, found) for fit in choice.fits)

@@ -22,8 +22,8 @@ from tests.planted import Noise
 
 #: A sweep that begins deep in launching and ends in arithmetic.
 RANGE = Range(
-    16384,
-    1024,
+    8192,
+    256,
     2,
     4,
     tuple(4**i for i in range(1, 10)),
@@ -148,7 +148,7 @@ def _entry(truth: Truth, f: dict[str, Any], number: int, noise: np.ndarray, thro
 
 def on_cpu(rate: float, *, seed: int, impl: str = "numpy", call_s: float = 2e-5, **how: Any) -> list[dict[str, Any]]:
     """The same sweep on a CPU: calls and arithmetic one after the other, all at one rate."""
-    slow = Truth(call_s, 1.0, dict.fromkeys(RATES, rate), 1.0, 2e10)
+    slow = Truth(call_s, 1.0, dict.fromkeys(RATES, rate), 1.0, 1e11)
     found = entries(slow, seed=seed, impl=impl, device="cpu", **how)
     for entry in found:
         info = entry["extra_info"]
