@@ -53,7 +53,7 @@ def launches(material: Material) -> Table:
         found, winner = verdict.launch, verdict.choice.winner
         if verdict.phase != "step" or found is None:
             continue
-        law = f"{winner.law.name}, {words.percent(winner.heldout_median, 1)}" if winner else "–"
+        law = f"{winner.law.name}, {words.percent(winner.heldout_median, 1)}" if winner else verdict.choice.reason
         places = [_crossover(found, axis) for axis in ("examples", "width")]
         begins = words.count(found.arithmetic_from) if found.reached else "not reached in this sweep"
         named = "yes" if found.named else "no"

@@ -22,6 +22,8 @@ from analysis.statistics import Interval
 
 #: Past launching few cells may be left an eighth as large as those that judge; with fewer than this, fits see larger ones.
 LEAST_ARITHMETIC = 20
+#: Past launching no law is chosen by fewer cells than this: a simpler one would win for want of evidence.
+LEAST_FOR_LAW = 10
 
 Word = Literal["supported", "refuted", "inconclusive"]
 
@@ -94,11 +96,10 @@ def _judge(
     claim = CLAIMS[key[3]]
     launched = launch(entries, claim.exponents) if on_accelerator(key[1]) and key[3] != "memory" else None
     found = exponents(entries, dict(claim.exponents), launched.arithmetic if launched else None)
-    factor: float = laws.HELDOUT_FACTOR
     if launched:
         cells = cells[launched.arithmetic(cells)]
-        factor = factor if len(laws.split(cells).seen) >= LEAST_ARITHMETIC else 1.0
-    choice = laws.with_draws(laws.choose(cells, key[3], hypotheses, factor), entries, cells, resamples)
+    choice = _past_launching(cells, key[3], hypotheses) if launched else laws.choose(cells, key[3], hypotheses)
+    choice = laws.with_draws(choice, entries, cells, resamples)
     if launched and np.isfinite(launched.seconds.value):
         choice = replace(choice, floor=launched.seconds.value)
     judged = tuple(judge_law(fit, found) for fit in choice.fits)
@@ -110,6 +111,16 @@ def _judge(
     word = overall(list(words.values())) if words else "inconclusive"
     reason = explain(claim, claimed, found, words, word) + (f" {told(launched)}" if launched else "")
     return Verdict(*key, claim, word, reason, found, choice, judged, claimed, launched)
+
+
+def _past_launching(cells: pd.DataFrame, phase: str, hypotheses: Sequence[Law]) -> laws.Choice:
+    """The choice of a law among the cells of the arithmetic regime, where there are enough to choose by."""
+    enough = len(laws.split(cells).seen) >= LEAST_ARITHMETIC
+    factor = laws.HELDOUT_FACTOR if enough else 1.0
+    count = len(laws.split(cells, factor).seen)
+    if count < LEAST_FOR_LAW:
+        return laws.Choice((), None, f"only {count} cells in the arithmetic regime, too few to choose a law by")
+    return laws.choose(cells, phase, hypotheses, factor)
 
 
 def judge_law(fit: LawFit, found: dict[str, Exponent]) -> LawVerdict:
