@@ -79,9 +79,12 @@ class Material:
         return sorted(self.cells["series"].unique())
 
     def style(self, series: str) -> dict[str, Any]:
-        """Colour and marker of a series, the same in every figure of the report."""
+        """Colour and marker of a series, the same in every figure of the report.  Those of very many series are pixels: drawn
+        one by one they would make a page of megabytes.
+        """
         i = self.series.index(series)
-        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+        pixels = {"rasterized": True} if len(self.series) > len(COLOURS) else {}
+        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | pixels
 
     def names(self) -> list[tuple[str, str]]:
         """Full and short name of every series, in the order of the short ones."""

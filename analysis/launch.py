@@ -131,7 +131,9 @@ def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None
     first = next(iter(found.values()))
     return Launch(
         "·".join(moving),
-        bool(flat) and all(flat) and not any(part.contradicted() for part in found.values() if part.bound.any()),
+        _smallest(found) in growth
+        and all(flat)
+        and not any(part.contradicted() for part in found.values() if part.bound.any()),
         _seconds(first),
         growth,
         {axis: interval for axis, (interval, _) in told.items()},
@@ -141,6 +143,11 @@ def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None
         max(part.high for part in found.values()),
         int(first.line.cells["depth"].iloc[0]),
     )
+
+
+def _smallest(axes: Mapping[str, _Axis]) -> str:
+    """What the axis moves that begins with the least work: if launching does not bind there, it binds nowhere."""
+    return _AXES[min(axes, key=lambda axis: axes[axis].low)][0]
 
 
 def _arithmetic_from(axes: list[_Axis]) -> float:

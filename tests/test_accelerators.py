@@ -39,10 +39,11 @@ def noisy(rows: pd.DataFrame, rng: np.random.Generator, noise: float = 0.01) -> 
     return rows.assign(time_s=rows["time_s"] * np.exp(noise * rng.standard_normal(len(rows))))
 
 
-def centre(device: str = "cuda") -> dict[str, Any]:
-    setting = planted_gpu.Setting(planted_gpu.registry.find("torch"), device, "float32", 1)
-    point = planted_gpu.points(planted_gpu.RANGE)[0]
-    return planted_gpu.bench_cells.facts(planted_gpu.Cell(setting, point, "step"), "synthetic", 0)
+def centre() -> dict[str, Any]:
+    """Facts of a step on the examples axis."""
+    (entry,) = planted_gpu.entries(seed=0, passes=1, only=slice(0, 1))
+    found: dict[str, Any] = entry["extra_info"]
+    return found
 
 
 # --- launching ------------------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def centre(device: str = "cuda") -> dict[str, Any]:
 
 @pytest.mark.parametrize("sharpness", [1.0, 2.0, 4.0, 20.0])
 def test_a_knee_of_any_sharpness_is_found(sharpness: float) -> None:
-    x = 4.0 ** np.arange(10)
+    x = np.array([4.0**i for i in range(10)])
     true = growth.Growth(1e-4, 2e-7, 1.0, sharpness)
     found = growth.knee(x, true.at(x))
     assert found.fixed == pytest.approx(true.fixed, rel=0.01)
@@ -71,7 +72,7 @@ def test_the_interval_of_the_crossover_covers_the_truth(sharpness: float, read: 
 
 
 def test_exponents_are_those_of_arithmetic_though_most_cells_are_bound_by_launching(read: Any) -> None:
-    truth = Truth(moves=0)
+    truth = Truth(launch_s=2e-5, moves=0)
     rows = read(planted_gpu.entries(truth, seed=0, rounds=1, noise=QUIET)).entries
     rng = np.random.default_rng(3)
     covered = []
