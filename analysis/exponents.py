@@ -142,15 +142,15 @@ def _exponent(
     source = lines["examples"] if name == "p" and claimed != 0 else None
     joined = lines["examples"].sharpness if name == "p" else None
     found = [replace(lines[axis], fixed=known, sharpness=joined or lines[axis].sharpness) for axis in axes]
-    return of_lines([_past_overhead(part, counts) for part in found], axes, variable, source)
+    return _of_lines([_past_overhead(part, counts) for part in found], axes, variable, source)
 
 
 def of_axis(entries: pd.DataFrame, axis: str, variable: str) -> Exponent:
     """The exponent along any one axis, in the column ``variable``; its fixed part is fitted along it."""
-    return of_lines([_past_overhead(line(entries, axis, variable))], (axis,), variable, None)
+    return _of_lines([_past_overhead(line(entries, axis, variable))], (axis,), variable, None)
 
 
-def of_lines(found: Sequence[Line], axes: Sequence[str], variable: str, source: Line | None) -> Exponent:
+def _of_lines(found: Sequence[Line], axes: Sequence[str], variable: str, source: Line | None) -> Exponent:
     """Common to lines of which the cells past overhead are known."""
     used = [part for part in found if sum(part.kept) >= 2]
     if not used:
@@ -228,7 +228,7 @@ def _with_steps(found: Line) -> Line:
 
 def _log_rest(times: Floats, fixed: float, k: float) -> Floats:
     """Without its fixed part: log (t^k - t0^k)^(1/k)."""
-    return np.asarray(np.log(times) + np.log(np.maximum(1 - (fixed / times) ** k, LEAST_REST)) / k)
+    return np.asarray(np.log(np.maximum(times**k - fixed**k, LEAST_REST * times**k)) / k)
 
 
 def slope(lines: Sequence[Line], logs: Floats) -> float:
