@@ -22,6 +22,8 @@ from typing import Any
 SCHEMA_VERSION = 1
 #: The optimizer that trains unless another is named; names of cells leave it out.
 USUAL_OPTIMIZER = "gradient-descent"
+#: Phases that copy a batch from host memory to a device, pageable and pinned: measured beside steps, and no part of one.
+TRANSFERS = ("transfer", "transfer-pinned")
 
 #: Experiments beside the sweeps, in the order of the report; each is a file in ``bench.experiments`` and one in
 #: ``analysis.experiments``.

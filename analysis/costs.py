@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import Choice
+from analysis.load import parameter_bytes
 from analysis.statistics import Interval
 from backprop_files import USUAL_OPTIMIZER
 
@@ -74,6 +75,6 @@ def _against(term: str, seconds: float, cells: pd.DataFrame) -> tuple[float | No
         moves = MOVES_PER_PARAMETER.get(str(cells["optimizer"].iloc[0]))
         if moves is None:
             return None, ""
-        moved = moves * float(cells["itemsize"].iloc[0])
+        moved = moves * parameter_bytes(str(cells["dtype"].iloc[0]))
         return moved / seconds / float(cells["bandwidth_bytes_per_s"].median()), "memory bandwidth"
     return None, ""

@@ -17,7 +17,8 @@ import pandas as pd
 from analysis import growth
 from analysis.cells import on_axis
 from analysis.growth import Growth
-from analysis.statistics import Floats, Interval, Spread, gradient, tamed, two_way_interval
+from analysis.load import on_accelerator
+from analysis.statistics import Bools, Floats, Interval, Spread, gradient, tamed, two_way_interval
 
 OVERHEAD_SHARE = 0.2
 LEAST_POINTS = 3
@@ -39,8 +40,9 @@ AXES = {
 class Line:
     """The cells of one axis in the order of x: ``x`` (cells,), log times ``logs`` (cells, passes; NaN where not measured).
 
-    ``fixed`` is a fixed part known from elsewhere; None: fitted along this axis.  ``kept`` are the cells past overhead,
-    ``places`` (log x) the steps found among them.
+    ``sharpness`` says how the fixed part and what grows are joined (``analysis.growth``): None for their sum, a number on an
+    accelerator, where they overlap.  ``fixed`` is a fixed part known from elsewhere; None: fitted along this axis.  ``kept``
+    are the cells past overhead, ``places`` (log x) the steps found among them.
     """
 
     axis: str
@@ -50,15 +52,25 @@ class Line:
     fixed: float | None = None
     kept: tuple[bool, ...] = ()
     places: tuple[float, ...] = ()
+    sharpness: float | None = None
 
     @property
     def means(self) -> Floats:
         """Mean over passes of the log time of each cell, wild passes pulled in."""
         return np.asarray(np.nanmean(tamed(self.logs), axis=1))
 
+    @property
+    def joined(self) -> float:
+        """The sharpness as a number."""
+        return 1.0 if self.sharpness is None else self.sharpness
+
     def fixed_part(self, logs: Floats) -> float:
         """Seconds that do not grow along this axis, for log times (cells,)."""
-        return growth.fit(self.x, np.exp(logs)).fixed if self.fixed is None else self.fixed
+        return growth.fit(self.x, np.exp(logs), self.joined).fixed if self.fixed is None else self.fixed
+
+    def grown(self, logs: Floats) -> Growth:
+        """How cost grows along this axis, for log times (cells,): with a knee of any sharpness on an accelerator."""
+        return (growth.fit if self.sharpness is None else growth.knee)(self.x, np.exp(logs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,10 +115,14 @@ def missing(reason: str, points: int = 0) -> Exponent:
     return Exponent(None, None, None, None, None, points, reason)
 
 
-def exponents(entries: pd.DataFrame, claimed: Mapping[str, float]) -> dict[str, Exponent]:
-    """All exponents of one group's rows (one row a cell and pass).  ``claimed`` says which are expected to be 0."""
+def exponents(
+    entries: pd.DataFrame, claimed: Mapping[str, float], counts: Callable[[pd.DataFrame], Bools] | None = None
+) -> dict[str, Exponent]:
+    """All exponents of one group's rows (one row a cell and pass).  ``claimed`` says which are expected to be 0; of cells
+    past overhead only those that ``counts`` says are used.
+    """
     lines = {axis: line(entries, axis, variable) for axes, variable in AXES.values() for axis in axes}
-    return {name: _exponent(lines, name, claimed.get(name[0])) for name in AXES}
+    return {name: _exponent(lines, name, claimed.get(name[0]), counts) for name in AXES}
 
 
 def exponent(entries: pd.DataFrame, name: str, claimed: float | None) -> Exponent:
@@ -114,12 +130,19 @@ def exponent(entries: pd.DataFrame, name: str, claimed: float | None) -> Exponen
     return exponents(entries, {} if claimed is None else {name[0]: claimed})[name]
 
 
-def _exponent(lines: Mapping[str, Line], name: str, claimed: float | None) -> Exponent:
+def _exponent(
+    lines: Mapping[str, Line],
+    name: str,
+    claimed: float | None,
+    counts: Callable[[pd.DataFrame], Bools] | None = None,
+) -> Exponent:
     """Where 0 is claimed nothing is fixed overhead: that it does not grow is the claim."""
     axes, variable = AXES[name]
     known = 0.0 if claimed == 0 else _fixed_of_examples(lines["examples"]) if name == "p" else None
     source = lines["examples"] if name == "p" and claimed != 0 else None
-    return _of_lines([_past_overhead(replace(lines[axis], fixed=known)) for axis in axes], axes, variable, source)
+    joined = lines["examples"].sharpness if name == "p" else None
+    found = [replace(lines[axis], fixed=known, sharpness=joined or lines[axis].sharpness) for axis in axes]
+    return _of_lines([_past_overhead(part, counts) for part in found], axes, variable, source)
 
 
 def of_axis(entries: pd.DataFrame, axis: str, variable: str) -> Exponent:
@@ -154,7 +177,15 @@ def line(entries: pd.DataFrame, axis: str, variable: str, fixed: float | None = 
     logs = np.full((cell.max(initial=-1) + 1, number.max(initial=-1) + 1), np.nan)
     logs[cell, number] = np.log(rows["time_s"].to_numpy(float))
     cells = rows.iloc[np.unique(cell, return_index=True)[1]]
-    return Line(axis, cells, cells[variable].to_numpy(float), logs, fixed)
+    found = Line(axis, cells, cells[variable].to_numpy(float), logs, fixed)
+    return replace(found, sharpness=growth.knee(found.x, np.exp(found.means)).sharpness) if _overlaps(cells) else found
+
+
+def _overlaps(cells: pd.DataFrame) -> bool:
+    """Whether these are times on an accelerator, which computes while the host launches what comes next."""
+    if not len(cells) or "device" not in cells or cells["phase"].iloc[0] == "memory":
+        return False
+    return on_accelerator(str(cells["device"].iloc[0]))
 
 
 def _fixed_of_examples(examples: Line) -> float:
@@ -164,11 +195,14 @@ def _fixed_of_examples(examples: Line) -> float:
     return examples.fixed_part(examples.means) if len(examples.x) else 0.0
 
 
-def _past_overhead(found: Line) -> Line:
+def _past_overhead(found: Line, counts: Callable[[pd.DataFrame], Bools] | None = None) -> Line:
     if not len(found.x):
         return found
     means = found.means
-    return replace(found, kept=tuple(bool(k) for k in found.fixed_part(means) <= OVERHEAD_SHARE * np.exp(means)))
+    past = found.fixed_part(means) <= OVERHEAD_SHARE * np.exp(means)
+    if counts is not None:
+        past &= counts(found.cells)
+    return replace(found, kept=tuple(bool(k) for k in past))
 
 
 def _none_past(lines: Sequence[Line], axes: Sequence[str]) -> Exponent:
@@ -184,7 +218,7 @@ def _with_steps(found: Line) -> Line:
     """Steps among the kept cells, judged against the standard error of a cell."""
     kept = list(found.kept)
     fixed = found.fixed_part(found.means)
-    rest = _log_rest(np.exp(found.means[kept]), fixed)
+    rest = _log_rest(np.exp(found.means[kept]), fixed, found.joined)
     logs = tamed(found.logs)[kept]
     away = logs - np.nanmean(logs, axis=1, keepdims=True)
     passes = logs.shape[1]
@@ -192,8 +226,9 @@ def _with_steps(found: Line) -> Line:
     return replace(found, places=growth.steps(np.log(found.x[kept]), rest, noise))
 
 
-def _log_rest(times: Floats, fixed: float) -> Floats:
-    return np.asarray(np.log(np.maximum(times - fixed, LEAST_REST * times)))
+def _log_rest(times: Floats, fixed: float, k: float) -> Floats:
+    """Without its fixed part: log (t^k - t0^k)^(1/k)."""
+    return np.asarray(np.log(np.maximum(times**k - fixed**k, LEAST_REST * times**k)) / k)
 
 
 def slope(lines: Sequence[Line], logs: Floats) -> float:
@@ -205,7 +240,7 @@ def slope(lines: Sequence[Line], logs: Floats) -> float:
 def _system(lines: Sequence[Line], logs: Floats) -> tuple[Floats, Floats, Floats]:
     """log(t - t0) = slope·log x + a level for every line and step; weights are those of log t's own noise.
 
-    d log(t - t0) = d log t / (1 - share), so a cell counts with (1 - share)².
+    d log(t - t0) = d log t / (1 - share), so a cell counts with (1 - share)²; likewise with t^k - t0^k and share^k.
     """
     parts, values, roots = [], [], []
     start = 0
@@ -216,8 +251,8 @@ def _system(lines: Sequence[Line], logs: Floats) -> tuple[Floats, Floats, Floats
         fixed, times = found.fixed_part(part), np.exp(part[kept])
         x = np.log(found.x[kept])
         parts.append(np.column_stack([x, np.ones_like(x), *[(x > place).astype(float) for place in found.places]]))
-        values.append(_log_rest(times, fixed))
-        roots.append(np.maximum(1 - fixed / times, LEAST_REST))
+        values.append(_log_rest(times, fixed, found.joined))
+        roots.append(np.maximum(1 - (fixed / times) ** found.joined, LEAST_REST))
     width = 1 + sum(part.shape[1] - 1 for part in parts)
     columns = np.zeros((sum(len(part) for part in parts), width))
     row, column = 0, 1
@@ -281,7 +316,7 @@ def _variance_of_fixed(lines: Sequence[Line], means: Floats, source: Line) -> fl
     at = source.means
     if len(at) <= 3:
         return 0.0
-    fitted = growth.fit(source.x, np.exp(at))
+    fitted = growth.fit(source.x, np.exp(at), source.joined)
     residuals = fitted.at(source.x) / np.exp(at) - 1
     moved = gradient(lambda y: slope([replace(part, fixed=source.fixed_part(y)) for part in lines], means), at)
     return float(residuals @ residuals) / (len(at) - 3) * float(moved @ moved)
@@ -308,15 +343,20 @@ def interval_along(line: Line, fitted: Growth, log_of: Callable[[Floats], float]
     """A quantity of the growth ``fitted`` along a line, with its 95 % interval; ``log_of`` tells the quantity's log from the
     cells' log times.
     """
+    return plain_interval_along(line, fitted, log_of).exp()
+
+
+def plain_interval_along(line: Line, fitted: Growth, function: Callable[[Floats], float]) -> Interval:
+    """The same of a quantity that is no factor."""
     logs = tamed(line.logs)
     means = np.nanmean(logs, axis=1)
     residuals = fitted.at(line.x) / np.exp(means) - 1
-    degrees = len(line.x) - 3
+    degrees = len(line.x) - (3 if line.sharpness is None else 4)
     about = Spread(float(residuals @ residuals) / max(degrees, 1), degrees)
-    return two_way_interval(log_of(means), gradient(log_of, means), logs, about).exp()
+    return two_way_interval(function(means), gradient(function, means), logs, about)
 
 
 def along(entries: pd.DataFrame, axis: str, variable: str) -> tuple[Line, Growth] | None:
     """The cells of an axis and how they grow; None where it has fewer than three."""
     found = line(entries, axis, variable)
-    return (found, growth.fit(found.x, np.exp(found.means))) if len(found.x) >= 3 else None
+    return (found, found.grown(found.means)) if len(found.x) >= 3 else None

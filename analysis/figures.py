@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -20,10 +20,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
-from analysis import sizes
+from analysis import devices, sizes
 from analysis.cells import on_axis
 from analysis.claims import BAND
-from analysis.laws import LawFit
+from analysis.devices import Match
+from analysis.laws import Choice, LawFit
 from analysis.regimes import Regimes
 from analysis.verdicts import Verdict
 
@@ -59,6 +60,7 @@ class Material:
     regimes: Mapping[str, Regimes]  # by full series
     others: Sequence[Verdict] = ()  # of optimizers beside the usual one, whose cells are in none of the figures
     other_cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    copied: pd.DataFrame = field(default_factory=pd.DataFrame)  # of analysis.transfers, in none of the other cells
 
     def rows_of(self, verdict: Verdict) -> pd.DataFrame:
         """The cells of a verdict's series and optimizer, of every phase."""
@@ -77,14 +79,26 @@ class Material:
         return sorted(self.cells["series"].unique())
 
     def style(self, series: str) -> dict[str, Any]:
-        """Colour and marker of a series, the same in every figure of the report."""
+        """Colour and marker of a series, the same in every figure of the report.  Those of very many series are pixels: drawn
+        one by one they would make a page of megabytes.
+        """
         i = self.series.index(series)
-        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        pixels = {"rasterized": True} if len(self.series) > len(COLOURS) else {}
+        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | pixels
 
     def names(self) -> list[tuple[str, str]]:
         """Full and short name of every series, in the order of the short ones."""
         pairs = self.cells[["full_series", "series"]].drop_duplicates().itertuples(index=False, name=None)
         return sorted(((str(full), str(short)) for full, short in pairs), key=lambda pair: pair[1])
+
+    def arithmetic(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Of one series' steps those that laws are judged by: on an accelerator the ones past launching."""
+        found = [v.launch for v in self.verdicts if v.phase == "step" and name_of(v) in set(rows["full_series"])]
+        return rows[found[0].arithmetic(rows)] if found and found[0] else rows
+
+    def choices(self) -> dict[str, Choice]:
+        """The choice of a law for every series' step that has one."""
+        return {name_of(v): v.choice for v in self.verdicts if v.phase == "step" and v.choice.winner is not None}
 
     def winners(self) -> dict[str, LawFit]:
         """The winning law of every series' step."""
@@ -149,13 +163,20 @@ def _time_caption(material: Material) -> str:
     return (
         "Seconds for one step when one thing moves and all else stays. Markers: measured, with 95 % intervals over "
         "passes; thin dashed lines: the law that wins for each implementation; dotted grey: the roofline, the time the "
-        f"matrix products alone would take at the measured ceiling ({_ceiling(cells) / 1e9:,.0f} GFLOP/s) for the network "
+        f"matrix products alone would take at the measured ceiling ({_ceilings(cells)}) for the network "
         "that most implementations share. Both axes are logarithmic: a straight line of slope 1 is growth in proportion."
     )
 
 
-def _ceiling(cells: pd.DataFrame) -> float:
-    return float(cells["ceiling_flops"].median())
+def _ceilings(cells: pd.DataFrame) -> str:
+    """The ceiling, or each with its device and dtype where they are several."""
+    found = cells.groupby(["device", "dtype"])["ceiling_flops"].median().dropna()
+    if len(found) < 2:
+        return f"{float(cells['ceiling_flops'].median()) / 1e9:,.0f} GFLOP/s"
+    return "; ".join(
+        f"{device} {dtype} {flops / 1e9:,.0f} GFLOP/s"
+        for device, dtype, flops in found.reset_index().itertuples(index=False)
+    )
 
 
 @drawing("time", "Time of a step against n, m and p", _time_caption)
@@ -202,9 +223,11 @@ def _time_panel(axes: Axes, material: Material, cells: pd.DataFrame, variable: s
         axes.errorbar(line[variable], line["time_s"], errors, linestyle="none", elinewidth=0.8, **style)
         law = winners.get(str(rows["full_series"].iloc[0]))
         if law:
-            axes.plot(line[variable], law.predict(line), "--", color=style["color"], linewidth=0.9)
+            judged = material.arithmetic(line)
+            axes.plot(judged[variable], law.predict(judged), "--", color=style["color"], linewidth=0.9)
     usual = _usual_network(cells, variable)
-    axes.plot(usual[variable], usual["operations_product"] / usual["ceiling_flops"], ":", color="#666666")
+    for ceiling in sorted(set(cells.groupby(["device", "dtype"])["ceiling_flops"].median())):
+        axes.plot(usual[variable], usual["operations_product"] / ceiling, ":", color="#666666")
     return set(map(str, cells["series"].unique()))
 
 
@@ -324,7 +347,7 @@ def predicted_against_measured(material: Material) -> Figure | None:
 
 def _prediction_marks(axes: Axes, material: Material, verdict: Verdict, fit: LawFit) -> None:
     rows = material.steps[(material.steps["full_series"] == name_of(verdict)) & (material.steps["axis"] != "functions")]
-    rows = rows[rows["heldout"] | (rows["operations_total"] <= fit.largest_fitted)]
+    rows = material.arithmetic(rows[rows["heldout"] | (rows["operations_total"] <= fit.largest_fitted)])
     style = material.style(_short(material, verdict))
     ratio = np.clip(fit.predict(rows) / rows["time_s"], 0.16, 6.5)
     out = rows["heldout"].to_numpy(bool)
@@ -474,7 +497,7 @@ def fastest(material: Material) -> Figure | None:
     n = np.geomspace(measured["n"].min(), measured["n"].max(), 60)
     width = np.geomspace(measured["width"].min(), measured["width"].max(), 60)
     grid = _two_hidden_layers(n, width, measured.iloc[0])
-    times = np.array([law.predict(grid) for law in taking_part.values()])
+    times = np.array([choice.seconds(grid) for choice in taking_part.values()])
     names = list(taking_part)
     figure = _figure(8, 4.8)
     axes = figure.subplots()
@@ -507,9 +530,9 @@ def _ties(measured: pd.DataFrame, won: pd.DataFrame) -> list[bool]:
     return ties
 
 
-def _complete(material: Material) -> dict[str, LawFit]:
+def _complete(material: Material) -> dict[str, Choice]:
     """Winning laws of the series measured on the examples, width and activation axes of the same cells as most."""
-    winners = material.winners()
+    winners = material.choices()
     axes = ("examples", "width", "activation")
     cells = [on_axis(material.steps, axis) for axis in axes]
     found = {}
@@ -526,6 +549,81 @@ def _complete(material: Material) -> dict[str, LawFit]:
 def _two_hidden_layers(n: np.ndarray, width: np.ndarray, like: pd.Series) -> pd.DataFrame:
     w, x = (a.ravel() for a in np.meshgrid(width, n, indexing="ij"))
     return sizes.like(like, (like["inputs"], w, w, like["outputs"]), x, float(like["p"]))
+
+
+# --- where an accelerator wins --------------------------------------------------------------------------------------
+
+#: Where the colour of a ratio changes; few of them, so that a file of few colours shows them as they are.
+_RATIOS = (1 / 100, 1 / 30, 1 / 10, 1 / 3, 1.0, 3.0, 10.0, 30.0, 100.0)
+_LINES: tuple[tuple[Literal["-", "--"], str], ...] = (("-", "without transfer"), ("--", "with transfer"))
+
+
+def _where_caption(material: Material) -> str:
+    found = devices.matches(material.steps, material.copied)
+    counts = "; ".join(
+        f"{match.dtype}: {len(match.cells)} cells on both sides, {match.only_host} on the CPU alone, {match.only_device} on "
+        "the device alone"
+        for match in found
+    )
+    return (
+        "Seconds of the fastest implementation on the CPU over those of the fastest on the device, by examples and width, one "
+        "panel for each dtype of the device (fewer bits stand against the CPU's float32). Dots: cells measured on both sides; "
+        "small ones are of another depth or activation. Behind them, what the winning laws predict for the depth and "
+        "activation of the examples axis, never below what launching takes. Black lines: where both are equally fast by those "
+        f"laws, solid without and dashed with the copy of the batch to the device. Above 1 the device wins. {counts}."
+    )
+
+
+@drawing("devices", "Where the accelerator wins", _where_caption)
+def where_the_device_wins(material: Material) -> Figure | None:
+    """One panel a dtype of the device."""
+    found = [match for match in devices.matches(material.steps, material.copied) if len(match.cells)]
+    if not found:
+        return None
+    columns = min(2, len(found))
+    lines = -(-len(found) // columns)
+    figure = _figure(5.4 * columns + (0 if columns > 1 else 1.6), 4.0 * lines + 0.6)
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in grid.flat[len(found) :]:
+        axes.set_visible(False)
+    colours = mpl.colormaps["RdBu"].resampled(len(_RATIOS) + 1)
+    norm = mpl.colors.BoundaryNorm(_RATIOS, colours.N, extend="both")
+    for axes, match in zip(grid.flat, found, strict=False):
+        _where_panel(axes, material, match, {"norm": norm, "cmap": colours})
+        axes.set(xscale="log", yscale="log", title=f"device {match.dtype}, CPU {match.host_dtype}")
+        axes.grid(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("width of the hidden layers")
+    for axes in list(grid.flat[: len(found)])[-columns:]:
+        axes.set_xlabel("examples n")
+        axes.tick_params(labelbottom=True)
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colours), ax=list(grid.flat[: len(found)]), shrink=0.9)
+    bar.set_label("CPU seconds / device seconds")
+    bar.set_ticks(list(_RATIOS), labels=["1/100", "1/30", "1/10", "1/3", "1", "3", "10", "30", "100"])
+    handles = [Line2D([], [], color="black", linestyle=style, label=name) for style, name in _LINES]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, title="equally fast by the winning laws")
+    return figure
+
+
+def _where_panel(axes: Axes, material: Material, match: Match, colours: dict[str, Any]) -> None:
+    cells = match.cells
+    if cells["n"].nunique() > 1 and cells["width"].nunique() > 1:
+        n, width = (np.geomspace(cells[name].min(), cells[name].max(), 60) for name in ("n", "width"))
+        rows = devices.networks(match, material.steps, n, width)
+        for ratio, (style, _) in zip(
+            devices.predicted(match, material.verdicts, material.copied, rows), _LINES, strict=True
+        ):
+            field = np.log(ratio).reshape(len(width), len(n))
+            if style == "-" and np.isfinite(field).all():
+                axes.pcolormesh(n, width, np.exp(field), alpha=0.5, shading="nearest", rasterized=True, **colours)
+            if np.isfinite(field).all() and field.min() < 0 < field.max():
+                axes.contour(n, width, field, [0.0], colors="black", linestyles=style, linewidths=1.6)
+    usual = np.array([{"examples", "width"} & set(names.split(",")) != set() for names in cells["axis"]], bool)
+    for part, size in ((cells[~usual], 18), (cells[usual], 60)):
+        axes.scatter(
+            part["n"], part["width"], size, part["ratio"], edgecolors="#333333", linewidths=0.7,
+            clip_on=False, zorder=3, **colours,
+        )  # fmt: skip
 
 
 # --- phases ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from analysis.claims import BAND
 from analysis.costs import Cost, costs
 from analysis.exponents import Exponent
 from analysis.figures import Material
+from analysis.launch import Launch
 from analysis.load import Run
 from analysis.statistics import Interval
 from analysis.verdicts import LawVerdict, Verdict
@@ -67,6 +68,20 @@ def _fit_object(material: Material, verdict: Verdict) -> dict[str, Any]:
             "crossover": _interval(regimes.crossover),
             "reason": regimes.reason,
         },
+    } | ({} if verdict.launch is None else {"launch": _launch_object(verdict.launch)})
+
+
+def _launch_object(found: Launch) -> dict[str, Any]:
+    return {
+        "named": found.named,
+        "unit": found.unit,
+        "range": [found.low, found.high],
+        "seconds": _interval(found.seconds),
+        "growth": {name: _interval(interval) for name, interval in found.growth.items()},
+        "crossover": _interval(found.crossover),
+        "crossovers": {axis: _interval(interval) for axis, interval in found.crossovers.items()},
+        "reasons": dict(found.reasons),
+        "arithmetic_from": _number(found.arithmetic_from),
     }
 
 

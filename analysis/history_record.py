@@ -185,7 +185,7 @@ def machine_name(machine: dict[str, Any]) -> str:
     if machine["memory_gib"]:
         parts.append(f"{machine['memory_gib']} GiB")
     parts += [" ".join(str(part) for part in (machine["system"], machine["architecture"]) if part)]
-    parts += [str(card) for card in machine["accelerators"]]
+    parts += [str(card.get("name") if isinstance(card, dict) else card) for card in machine["accelerators"]]
     return ", ".join(part for part in parts if part)
 
 
@@ -283,6 +283,6 @@ def fixed_overhead(entries: pd.DataFrame) -> Interval:
     line, fitted = found
 
     def log_fixed(at: Floats) -> float:
-        return float(np.log(max(growth.fit(line.x, np.exp(at)).fixed, fitted.fixed * 1e-3)))
+        return float(np.log(max(line.grown(at).fixed, fitted.fixed * 1e-3)))
 
     return interval_along(line, fitted, log_fixed)

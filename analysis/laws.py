@@ -85,15 +85,21 @@ class Choice:
         None  # the winner fitted to every cell, held-out ones too: what costs and predictions rest on
     )
     draws: Floats | None = None  # of the final coefficients, (draws, terms)
+    floor: float = 0.0  # seconds of launching on an accelerator, below which no step goes whatever the law says
+
+    def seconds(self, frame: pd.DataFrame) -> Floats:
+        """What the winner says of a frame of cells, of any size; it must have one."""
+        assert self.winner is not None
+        return np.maximum(self.winner.predict(frame), self.floor)
 
 
-def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
+def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law], factor: float = HELDOUT_FACTOR) -> Choice:
     """Fit every candidate law of ``phase`` on small cells, pick the best predictor of others, judge it on held-out ones.
 
     ``cells`` are rows of one group; those on the ``functions`` axis alone are not used, since operations of real functions
-    do not compare with multiplications.
+    do not compare with multiplications.  ``factor`` is how many times larger held-out cells are than fitted ones, at least.
     """
-    parts = split(cells)
+    parts = split(cells, factor)
     if _moved_together(parts.seen):
         return Choice((), None, "n and m were only ever moved together: no law can tell them apart")
     candidates = [law for law in laws if phase in law.phases]
@@ -109,6 +115,7 @@ def choose(cells: pd.DataFrame, phase: str, laws: Sequence[Law]) -> Choice:
         reason += f" and {len(parts.larger)} larger ones"
     if len(parts.heldout) >= LEAST_HELDOUT:
         reason += f", judged on {len(parts.heldout)} held-out largest cells"
+        reason += f", larger than any fitted but not {HELDOUT_FACTOR} times" if factor < HELDOUT_FACTOR else ""
     winner = best(fits)
     every = cells[cells["axis"] != "functions"]
     return Choice(fits, winner, reason, fit_law(winner.law, Parts(every, every.iloc[:0], every.iloc[:0])))
@@ -131,17 +138,17 @@ class Parts:
     heldout: pd.DataFrame
 
 
-def split(cells: pd.DataFrame) -> Parts:
-    """Fits see cells with at most an eighth of the work of the smallest held-out one."""
+def split(cells: pd.DataFrame, factor: float = HELDOUT_FACTOR) -> Parts:
+    """Fits see cells with at most an eighth of the work of the smallest held-out one, or what ``factor`` asks for."""
     usable = cells[cells["axis"] != "functions"]
     heldout, others = usable[usable["heldout"]], usable[~usable["heldout"]]
-    small = others["operations_total"] <= largest_fitted(heldout)
+    small = others["operations_total"] <= largest_fitted(heldout, factor)
     return Parts(others[small], others[~small], heldout)
 
 
-def largest_fitted(heldout: pd.DataFrame) -> float:
+def largest_fitted(heldout: pd.DataFrame, factor: float = HELDOUT_FACTOR) -> float:
     """Operations of the largest cell a fit may see: an eighth of the smallest that judges it."""
-    return float(heldout["operations_total"].min()) / HELDOUT_FACTOR if len(heldout) >= LEAST_HELDOUT else np.inf
+    return float(heldout["operations_total"].min()) / factor if len(heldout) >= LEAST_HELDOUT else np.inf
 
 
 def best(fits: Sequence[LawFit]) -> LawFit:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.normalise import IDENTITY, normalise
-from backprop_files import CELL_KEYS, SCHEMA_VERSION, USUAL_OPTIMIZER, UserError
+from backprop_files import CELL_KEYS, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError
 
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
@@ -48,7 +48,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "machine_state": dict,
 }
 #: Bytes of a number.
-ITEMSIZE = {"float64": 8.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+ITEMSIZE = {"float64": 8.0, "float32": 4.0, "tf32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _POSITIVE = ("n", "m", "depth", "threads", "pass")
 
 
@@ -70,6 +70,17 @@ class Run:
     machine: dict[str, Any]
     measured_at: str
     commit: dict[str, Any] = field(default_factory=dict)
+    other_machines: list[dict[str, Any]] = field(default_factory=list)  # of runs on other devices
+
+
+def parameter_bytes(dtype: str) -> float:
+    """Bytes of a parameter: what computes in fewer keeps them in float32, as users do."""
+    return 8.0 if dtype == "float64" else 4.0
+
+
+def on_accelerator(device: str) -> bool:
+    """Whether a device is another than the CPU, the host of all of them."""
+    return device.split(":")[0] != "cpu"
 
 
 def usual_optimizer(rows: pd.DataFrame) -> str:
@@ -90,12 +101,14 @@ def load(paths: Sequence[Path]) -> Run:
     """
     documents: list[tuple[Path, dict[str, Any]]] = []
     notes: list[str] = []
-    firsts = []
+    sources = []
     for path in paths:
         found = _documents(Path(path), notes)
-        firsts.append(found[0])
+        sources.append(_Source(*found[0], _devices(found)))
         documents += found
-    _same_machine(firsts)  # within a run directory they may differ where the run was resumed, which it then says
+    notes += _same_machine(
+        sources
+    )  # within a run directory they may differ where the run was resumed, which it then says
     rows = _once(row for path, document in documents for row in _rows(path, document))
     if not rows:
         raise UserError(f"{_name(paths)}: no benchmark in it; run 'backprop-bench run' first")
@@ -110,6 +123,7 @@ def load(paths: Sequence[Path]) -> Run:
         machine=dict(newest.get("machine_info") or {}),
         measured_at=str(newest.get("datetime", "")),
         commit=_commit(newest, [document for _, document in documents]),
+        other_machines=_others(newest, [source.document for source in sources]),
     )
 
 
@@ -177,14 +191,59 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
 
 
-def _same_machine(documents: list[tuple[Path, dict[str, Any]]]) -> None:
-    """Refuse to mix machines or library versions: a law fitted across them means nothing."""
-    first_path, first = documents[0]
-    for path, document in documents[1:]:
-        for key in SAME_MACHINE:
-            a, b = ((d.get("machine_info") or {}).get(key) for d in (first, document))
-            if a != b:
-                raise UserError(f"{first_path} and {path} are of different machines: {key} is {a!r} and {b!r}")
+@dataclass(frozen=True)
+class _Source:
+    """A path given, its first document, and the devices all of it was measured on."""
+
+    path: Path
+    document: dict[str, Any]
+    devices: frozenset[str]
+
+    def fact(self, key: str) -> Any:
+        return (self.document.get("machine_info") or {}).get(key)
+
+
+def _devices(documents: list[tuple[Path, dict[str, Any]]]) -> frozenset[str]:
+    infos = [
+        entry.get("extra_info") if isinstance(entry, dict) else None
+        for _, document in documents
+        for entry in document["benchmarks"]
+    ]
+    return frozenset(str(info.get("device")) for info in infos if isinstance(info, dict))
+
+
+def _same_machine(sources: list[_Source]) -> list[str]:
+    """Refuse to mix machines or library versions: a law fitted across them means nothing.  Runs that have no device in
+    common may differ, since nothing is fitted across devices; a note says in what.
+    """
+    notes = []
+    for i, second in enumerate(sources):
+        for first in sources[:i]:
+            unlike = [key for key in SAME_MACHINE if first.fact(key) != second.fact(key)]
+            if unlike and first.devices & second.devices:
+                a, b = (source.fact(unlike[0]) for source in (first, second))
+                raise UserError(
+                    f"{first.path} and {second.path} are of different machines: {unlike[0]} is {a!r} and {b!r}"
+                )
+            if unlike:
+                a, b = (", ".join(sorted(source.devices)) for source in (first, second))
+                what = ", ".join(key.replace("_", " ") for key in unlike)
+                notes.append(f"{a} and {b} were measured on different machines or versions ({what} differ)")
+    return notes
+
+
+def _others(newest: dict[str, Any], documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Machines beside the newest document's, each once."""
+
+    def told(document: dict[str, Any]) -> dict[str, Any]:
+        info = document.get("machine_info") or {}
+        return {key: info[key] for key in SAME_MACHINE if key in info}
+
+    found: list[dict[str, Any]] = []
+    for document in documents:
+        if told(document) not in (told(newest), *found):
+            found.append(told(document))
+    return found
 
 
 def _rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -215,7 +274,9 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
         raise UserError(f"{where}: misses {', '.join(missing)}")
     _check_types(where, info)
     seconds = _times(where, "stats.data", entry["stats"].get("data") or [entry["stats"].get("median")])
-    reference = _references(where, info["reference_s"], len(seconds))
+    # a copy over the link does not follow the device's speed at arithmetic: its raw seconds stand
+    kernels = {} if info["phase"] in TRANSFERS else info["reference_s"]
+    reference = _references(where, kernels, len(seconds))
     row = {key: info[key] for key in CELL_KEYS if key not in ("operations", "reference_s", "layers", "schema_version")}
     row |= {
         "layers": "-".join(map(str, info["layers"])),
@@ -228,6 +289,7 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
         "rounds": len(seconds),
         "seconds": seconds,
         "references": reference,
+        **_on_device(where, info, len(seconds)),
         **_operations(where, info["operations"], info["phase"], info["n"]),
     }
     return row
@@ -263,7 +325,35 @@ def _references(where: str, found: Any, rounds: int) -> dict[str, np.ndarray]:
     return {name: values for name, values in times.items() if len(values) == rounds}
 
 
+def _on_device(where: str, info: dict[str, Any], rounds: int) -> dict[str, Any]:
+    """What only accelerators tell; neutral where a file does not: device seconds and clock by round (None), the highest
+    temperature (NaN), rounds dropped for throttling, prepared problems that a block rotates through.
+    """
+    events, clock = info.get("device_s"), info.get("clock_hz")
+    temperature = info.get("temperature_c")
+    device = None if events is None else _times(where, "device_s", events)
+    clocks = [c for c in clock if isinstance(c, int | float)] if isinstance(clock, list) else []
+    return {
+        "device_seconds": device if device is not None and len(device) == rounds else None,
+        "clock_hz": _times(where, "clock_hz", clocks) if clocks else None,
+        "temperature_c": float(temperature) if isinstance(temperature, int | float) else math.nan,
+        "throttled_rounds": _count(where, info, "throttled_rounds", 0),
+        "input_sets": _count(where, info, "input_sets", 1),
+    }
+
+
+def _count(where: str, info: dict[str, Any], key: str, usual: int) -> int:
+    found = info.get(key)
+    if found is None:
+        return usual
+    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
+        raise UserError(f"{where}: {key} is {found!r}, which is no count")
+    return found
+
+
 def _operations(where: str, operations: dict[str, Any], phase: str, n: int) -> dict[str, float]:
+    if phase in TRANSFERS:
+        return {"operations_product": 0, "products": 0.0, "operations_total": 0}
     try:
         chosen = operations.values() if phase == "step" else [operations[phase]]
         products = sum(int(kinds.get("product", 0)) for kinds in chosen)

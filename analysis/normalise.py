@@ -18,6 +18,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from backprop_files import TRANSFERS
+
 #: What makes a cell, apart from the pass it was measured in.
 IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
@@ -37,10 +39,10 @@ def normalise(entries: pd.DataFrame) -> pd.DataFrame:
 
     ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)}.
     """
-    usual = {device: _usual(rows) for device, rows in entries.groupby("device")}
+    usual = {key: _usual(rows) for key, rows in entries.groupby(["device", "dtype"])}  # a kernel's work may be by dtype
     calm = _quiet_levels(entries)
     parts = [
-        _cell(rows.assign(calm=calm[rows.index]), usual[str(rows["device"].iloc[0])])
+        _cell(rows.assign(calm=calm[rows.index]), usual[(rows["device"].iloc[0], rows["dtype"].iloc[0])])
         for _, rows in entries.groupby(IDENTITY, sort=False)
     ]
     return pd.concat(parts).sort_index().drop(columns="calm")
@@ -58,7 +60,8 @@ def reference_s(entries: pd.DataFrame) -> dict[str, float]:
     Devices on which some cell has no product beside it are left out, since there raw seconds may stand in.
     """
     found = {}
-    for device, rows in entries.groupby("device"):
+    copies = entries["phase"].isin(TRANSFERS)  # they have no kernel beside them, anywhere
+    for device, rows in entries[~copies].groupby("device"):
         if rows["references"].map(lambda times: "product" in times).all():
             found[str(device)] = float(np.exp(_usual(rows)["product"]))
     return found
@@ -93,9 +96,9 @@ def _quiet_levels(entries: pd.DataFrame) -> pd.Series:
 
     Processes of one implementation differ by a few per cent (memory layout), disturbances by half.
     """
-    process = [entries[key] for key in ("impl", "device", "pass")]
+    process = [entries[key] for key in ("impl", "device", "dtype", "pass")]
     own = entries["references"].map(_telltale).groupby(process).transform(lambda cells: cells.quantile(LEVEL))
-    usual = own.groupby(process[:2]).transform("median")
+    usual = own.groupby(process[:3]).transform("median")
     return own.where(own <= usual + np.log(TOLERANCE), usual)
 
 

@@ -127,7 +127,7 @@ def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
     final, winner = choice.final, choice.winner
     assert final is not None
     assert winner is not None
-    value = float(final.predict(row)[0])
+    value = max(float(final.predict(row)[0]), choice.floor)
     if value <= 0:
         return Interval(value, np.nan, np.nan)
     degrees = max(final.fitted_cells - len(final.law.terms), 2)

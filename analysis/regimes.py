@@ -16,9 +16,6 @@ from analysis.exponents import OVERHEAD_SHARE, Exponent, Line, along, interval_a
 from analysis.growth import Growth
 from analysis.statistics import Floats, Interval
 
-#: (name, share of the cost that is fixed at its lower end)
-OVERHEAD_FROM = 0.5
-
 
 @dataclass(frozen=True)
 class Regimes:
@@ -44,23 +41,26 @@ def regimes(entries: pd.DataFrame, exponent: Exponent) -> Regimes | None:
     line, fitted = found
     m = float(line.cells["m"].iloc[0])
     low, high = float(line.x.min()), float(line.x.max())
-    ends = [float(np.clip(fitted.where(share), low, high)) for share in (OVERHEAD_FROM, OVERHEAD_SHARE)]
-    crossover, reason = _crossover(line, fitted, low, high)
-    scaled = Interval(crossover.value * m, crossover.low * m, crossover.high * m)
+    ends = [float(np.clip(at, low, high)) for at in (fitted.crossover, fitted.where(OVERHEAD_SHARE))]
+    scaled, reason = crossover(line, fitted, m)
     steps = tuple((x * m, ratio) for x, ratio in exponent.steps)
     return Regimes("examples", low * m, high * m, ends[0] * m, ends[1] * m, steps, scaled, reason)
 
 
-def _crossover(line: Line, fitted: Growth, low: float, high: float) -> tuple[Interval, str]:
-    """N at which the fixed part is half of the cost; NaN, with the reason, where that lies outside what was measured."""
+def crossover(line: Line, fitted: Growth, other: float) -> tuple[Interval, str]:
+    """Where the fixed part is as much as what grows, x · ``other``; NaN, with the reason, where that lies outside what was
+    measured.
+    """
     none = Interval(np.nan, np.nan, np.nan)
-    at = fitted.where(OVERHEAD_FROM)
+    at, low, high = fitted.crossover, float(line.x.min()), float(line.x.max())
+    variable = "n" if line.axis == "examples" else "m"
     if at > high:
-        return none, f"overhead is more than half of the cost up to n = {high:,.0f}, the largest measured"
+        return none, f"overhead is more than half of the cost up to {variable} = {high:,.0f}, the largest measured"
     if at < low:
-        return none, f"overhead is less than half of the cost from n = {low:,.0f} on, the smallest measured"
+        return none, f"overhead is less than half of the cost from {variable} = {low:,.0f} on, the smallest measured"
 
     def log_where(logs: Floats) -> float:
-        return float(np.log(np.clip(growth.fit(line.x, np.exp(logs)).where(OVERHEAD_FROM), low / 1e3, high * 1e3)))
+        return float(np.log(np.clip(line.grown(logs).crossover, low / 1e3, high * 1e3)))
 
-    return interval_along(line, fitted, log_where), "half of the cost is fixed there"
+    found = interval_along(line, fitted, log_where)
+    return Interval(found.value * other, found.low * other, found.high * other), "half of the cost is fixed there"

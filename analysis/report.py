@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis import accelerators, figures, fits, laws, load, timeline, transfers, verdicts, words
 from analysis import cells as cell_table
-from analysis import figures, fits, laws, load, timeline, verdicts, words
 from analysis.activations import calibrate
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
 from analysis.costs import Cost
@@ -22,7 +22,7 @@ from analysis.pictures import Picture, picture
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
 from analysis.verdicts import Verdict
-from backprop_files import write_json, write_whole
+from backprop_files import TRANSFERS, write_json, write_whole
 
 
 def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None) -> Path:
@@ -54,6 +54,8 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
 
 def _material(entries: pd.DataFrame, cells: pd.DataFrame, judged: Sequence[Verdict]) -> Material:
     """Figures and tables show the usual optimizer; others have a table of their own, and their claims."""
+    copied, cells = transfers.copies(cells), cells[~cells["phase"].isin(TRANSFERS)]
+    entries = entries[~entries["phase"].isin(TRANSFERS)]
     own = load.usual_optimizer(entries)
     usual = load.usual(entries)
     mine = [verdict for verdict in judged if verdict.optimizer == own]
@@ -65,6 +67,7 @@ def _material(entries: pd.DataFrame, cells: pd.DataFrame, judged: Sequence[Verdi
         _regimes(usual, mine),
         [verdict for verdict in judged if verdict.optimizer != own],
         cells[cells["optimizer"] != own].reset_index(drop=True),
+        copied,
     )
 
 
@@ -91,7 +94,8 @@ def _draw(material: Material, folder: Path) -> tuple[list[Picture], list[str]]:
     for drawing in figures.DRAWINGS:
         figure = drawing.draw(material)
         if figure is None:
-            absent.append(drawing.title)
+            if drawing.key != "devices":  # on the CPU alone nobody asks for it
+                absent.append(drawing.title)
             continue
         pictures.append(picture(figure, drawing.key, drawing.title, drawing.caption(material), folder))
     return pictures, absent
@@ -111,6 +115,7 @@ def _context(
         "steps": [_opening_row(material, v) for v in steps],
         "series": [short for _, short in material.names()],
         **_claims(material, told),
+        "tables": accelerators.tables(run.entries, material),
         "experiments": told,
         "phases": [(_series(material, v), v) for v in material.verdicts if v.phase not in ("step", "memory")],
         "laws": [(_series(material, v), v, judged) for v in steps for judged in v.laws],
@@ -127,6 +132,7 @@ def _context(
         "left_out": _grouped(run.left_out),
         "failed": _grouped(run.failed),
         "machine": words.machine_rows(run.machine),
+        "other_machines": [words.machine_rows(machine) for machine in run.other_machines],
         "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
         "optimizers": optimizers_table(material),
         "cells": len(cells) + len(material.other_cells),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 LEVEL = 0.95
 
 

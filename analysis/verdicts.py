@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from analysis import laws
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND, Claim
 from analysis.exponents import Exponent, exponents
 from analysis.hypotheses import Law, declared
+from analysis.launch import Launch, launch, told
 from analysis.laws import DRAWS, LEAST_HELDOUT, LawFit
-from analysis.load import GROUP, usual_optimizer
+from analysis.load import GROUP, on_accelerator, usual_optimizer
 from analysis.normalise import kept
 from analysis.statistics import Interval
+
+#: Past launching few cells may be left an eighth as large as those that judge; with fewer than this, fits see larger ones.
+LEAST_ARITHMETIC = 20
+#: Past launching no law is chosen by fewer cells than this: a simpler one would win for want of evidence.
+LEAST_FOR_LAW = 10
 
 Word = Literal["supported", "refuted", "inconclusive"]
 
@@ -47,6 +54,7 @@ class Verdict:
     choice: laws.Choice
     laws: tuple[LawVerdict, ...]
     claimed: dict[str, float]  # by exponent: what the claim says, or its law's fit where it leaves that open
+    launch: Launch | None = None  # on an accelerator
 
 
 def judge(
@@ -86,8 +94,14 @@ def _judge(
     resamples: int,
 ) -> Verdict:
     claim = CLAIMS[key[3]]
-    found = exponents(entries, dict(claim.exponents))
-    choice = laws.with_draws(laws.choose(cells, key[3], hypotheses), entries, cells, resamples)
+    launched = launch(entries, claim.exponents) if on_accelerator(key[1]) and key[3] != "memory" else None
+    found = exponents(entries, dict(claim.exponents), launched.arithmetic if launched else None)
+    if launched:
+        cells = cells[launched.arithmetic(cells)]
+    choice = _past_launching(cells, key[3], hypotheses) if launched else laws.choose(cells, key[3], hypotheses)
+    choice = laws.with_draws(choice, entries, cells, resamples)
+    if launched and np.isfinite(launched.seconds.value):
+        choice = replace(choice, floor=launched.seconds.value)
     judged = tuple(judge_law(fit, found) for fit in choice.fits)
     own = next((verdict for verdict in judged if verdict.fit.law.name == claim.law), None)
     claimed = dict(claim.exponents) | (
@@ -95,7 +109,18 @@ def _judge(
     )
     words = {name: equivalent(found[name], claimed[name]) for name in "nmp" if name in claimed}
     word = overall(list(words.values())) if words else "inconclusive"
-    return Verdict(*key, claim, word, explain(claim, claimed, found, words, word), found, choice, judged, claimed)
+    reason = explain(claim, claimed, found, words, word) + (f" {told(launched)}" if launched else "")
+    return Verdict(*key, claim, word, reason, found, choice, judged, claimed, launched)
+
+
+def _past_launching(cells: pd.DataFrame, phase: str, hypotheses: Sequence[Law]) -> laws.Choice:
+    """The choice of a law among the cells of the arithmetic regime, where there are enough to choose by."""
+    enough = len(laws.split(cells).seen) >= LEAST_ARITHMETIC
+    factor = laws.HELDOUT_FACTOR if enough else 1.0
+    count = len(laws.split(cells, factor).seen)
+    if count < LEAST_FOR_LAW:
+        return laws.Choice((), None, f"only {count} cells in the arithmetic regime, too few to choose a law by")
+    return laws.choose(cells, phase, hypotheses, factor)
 
 
 def judge_law(fit: LawFit, found: dict[str, Exponent]) -> LawVerdict:

@@ -81,6 +81,14 @@ def count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _chip(found: Mapping[str, Any]) -> str:
+    """An accelerator in words: its name, and in brackets what else is known."""
+    size = found.get("memory_bytes")
+    known = [f"{size / 2**30:.0f} GiB"] if isinstance(size, int | float) else []
+    known += [f"{key.replace('_', ' ')} {found[key]}" for key in ("driver", "compute_capability") if found.get(key)]
+    return f"{found.get('name', 'unnamed')} ({', '.join(known)})" if known else str(found.get("name", "unnamed"))
+
+
 def machine_rows(machine: Mapping[str, Any]) -> dict[str, str]:
     """Machine facts worth a line, in words."""
     shown = ("cpu_model", "caches", "memory_bytes", "accelerators", "system", "release", "python_version", "libraries")
@@ -90,7 +98,7 @@ def machine_rows(machine: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         elif isinstance(value, list):
-            value = ", ".join(map(str, value)) or "none"
+            value = ", ".join(_chip(item) if isinstance(item, dict) else str(item) for item in value) or "none"
         elif key == "memory_bytes" and isinstance(value, int):
             key, value = "memory", f"{value / 2**30:.1f} GiB"
         if value not in (None, ""):

@@ -79,7 +79,7 @@ def test_the_page_is_self_contained_and_described(written: Path) -> None:
     links.feed(page)
     assert all(source.startswith("data:image/svg+xml;base64,") for source in links.loads)
     assert "script" not in links.tags
-    assert len(links.alts) == len(figures.DRAWINGS)
+    assert len(links.alts) == len(figures.DRAWINGS) - 1  # where an accelerator wins is for runs with one
     assert all(len(alt) > 80 for alt in links.alts)
     assert "rows repeat" in page
     assert "killed by SIGKILL" in page
