@@ -45,6 +45,7 @@ def environment(threads: int, cpus: list[int], cache: Path | None) -> dict[str, 
         "PYTHONHASHSEED": "0",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's own, so that cuda:1 is the second that nvidia-smi shows
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     if cache:  # compiled code of the first pass serves the later ones

@@ -16,6 +16,8 @@ Phase = Literal["step", "forward", "loss", "backward", "update"]
 
 #: The four phases of a step, in order.
 PHASES: tuple[Phase, ...] = ("forward", "loss", "backward", "update")
+#: Phases of their own, beside a step: the batch from pageable and from pinned host memory to the device (``Transfers``).
+TRANSFERS = ("transfer", "transfer-pinned")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Backprop(Protocol):
     Built as ``Class(problem, device=..., dtype=..., threads=...)``: the constructor casts, moves and synchronises,
     untimed.  Phases may be asynchronous; only the harness calls ``synchronize``, inside the timed region.
     ``gradients`` and the single phases may be left out by an implementation that can only do whole steps;
-    ``peak_bytes`` may be added (``TellsMemory``).
+    ``peak_bytes`` may be added (``TellsMemory``), and ``transfer`` (``Transfers``).
     """
 
     def forward(self) -> object: ...
@@ -120,6 +122,20 @@ class TellsMemory(Protocol):
     def peak_bytes(self) -> int | None:
         """Bytes that the library itself says a step needs at its peak, all that the problem holds included; None if it
         does not say.  Asked after a step, which it must not undo or repeat.
+        """
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """What an implementation adds that can bring its batch from host memory to the device again."""
+
+    pins: bool  # whether the library offers pinned (page-locked) host memory
+
+    def transfer(self, pinned: bool) -> object:
+        """Copy inputs and targets from host memory to where the next step reads them; may be asynchronous.
+
+        The copies in host memory are made at the first call, of either kind, which is not to be timed.  On the CPU, host
+        and device memory are the same: a plain copy, ``pinned`` or not.
         """
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
+from impls import dtypes
 from impls.architectures.problem import ArchitectureProblem, Objective
-from impls.interface import PHASES, Backprop, Network, Problem
+from impls.interface import PHASES, TRANSFERS, Backprop, Network, Problem
 from impls.names import nearest
 from impls.optimizers import NAMES as OPTIMIZERS
 from impls.optimizers import USUAL as USUAL_OPTIMIZER
 
-DTYPES = ("float32", "float64")
+DTYPES = dtypes.NAMES
 #: Of ``impls.architectures.layers``.
 LAYER_KINDS = (
     "dense",
@@ -62,8 +63,10 @@ class Entry:
     extra: str = ""  # the extra of this package that brings what it requires
     programs: tuple[str, ...] = ()  # one of these must be on the path
     devices: tuple[str, ...] = ("cpu",)
-    dtypes: tuple[str, ...] = DTYPES
+    dtypes: tuple[str, ...] = dtypes.PLAIN
+    accelerator_dtypes: tuple[str, ...] = ()  # besides, on all devices but the CPU
     phases: tuple[str, ...] = ("step", *PHASES)
+    transfers: tuple[str, ...] = ()  # of ``TRANSFERS``, those it has
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
     optimizers: tuple[str, ...] = OPTIMIZERS
@@ -85,6 +88,10 @@ class Entry:
         wanted = f"-e '.[{self.extra}]'" if self.extra else " ".join(absent)  # the project is installed from its clone
         line = f"pip install -c constraints.txt {wanted}"
         return f"{', '.join(absent)} not installed: {line}"
+
+    def dtypes_on(self, device: str) -> tuple[str, ...]:
+        """Those it can compute in on a device such as ``cuda:1``."""
+        return self.dtypes if device.partition(":")[0] == "cpu" else (*self.dtypes, *self.accelerator_dtypes)
 
     def cannot(self, network: Network, optimizer: str = USUAL_OPTIMIZER) -> str | None:
         """Why it cannot build this network, or train it with this optimizer; None if it can."""
@@ -275,6 +282,10 @@ def own(target: str) -> Entry:
         for field in ("devices", "dtypes", "activations", "losses", "optimizers")
         if hasattr(found, field)
     }
+    pins = (True, True) if getattr(found, "pins", False) else (True, False)
+    declared["transfers"] = tuple(
+        phase for phase, has in zip(TRANSFERS, pins, strict=True) if has and callable(getattr(found, "transfer", None))
+    )
     return replace(entry, phases=("step", *PHASES) if whole else ("step",), **declared)
 
 
