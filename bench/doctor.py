@@ -26,7 +26,7 @@ def examine(threads: int) -> dict[str, Any]:
     found: dict[str, Any] = {"machine": machine.facts(), "load_average": machine.load_average()}
     found["noise"] = noise()
     found["devices"] = {device: machine.device_missing(device) or "ready" for device in _devices()}
-    found["threads"] = {name: _threads(name, threads) for name in registry.names()}
+    found["threads"] = {e.name: _threads(e.name, threads) for e in registry.ENTRIES if "cpu" in e.devices}
     warnings += _of_accelerators()
     for kernel, spread in found["noise"].items():
         if spread["spread"] > NOISY:
@@ -86,8 +86,6 @@ def _threads(name: str, threads: int) -> dict[str, Any]:
     reason = entry.missing()
     if reason:
         return {"missing": reason}
-    if "cpu" not in entry.devices:
-        return {"missing": "it runs on accelerators alone"}
     setting = Setting(entry, "cpu", entry.dtypes[0], threads)
     with tempfile.TemporaryDirectory() as folder:
         worker = WorkerProcess(setting, pick_cpus(threads), None, Path(folder) / "log")

@@ -204,7 +204,8 @@ def _entries(settings: Settings, profile: Profile) -> list[Entry]:
     own = [registry.own(target) for target in settings.own]
     chosen = registry.select(settings.impls)
     if not chosen and not own:
-        chosen = [entry for entry in registry.ENTRIES if (profile.like or profile.name) in entry.sweeps]
+        usual = [entry for entry in registry.ENTRIES if (profile.like or profile.name) in entry.sweeps]
+        chosen = [entry for entry in usual if "cpu" in entry.devices or device_of(entry, settings.device)]
     entries = [*chosen, *own]
     names = [entry.name for entry in entries]
     twice = {name for name in names if names.count(name) > 1}
