@@ -19,7 +19,7 @@ TIMES_CACHE, MOST = 3, 16
 #: A cache to reckon with where nobody tells its size: the largest of any device of its day.
 UNKNOWN_CACHE_BYTES = 128 << 20
 #: Share of the device's free memory for a cell's copies; preparing them stops after so long.
-MEMORY_SHARE, PREPARE_S = 0.05, 2.0
+MEMORY_SHARE, PREPARE_S = 0.05, 0.5
 
 
 def sets_for(device: str, bytes_of_one: int, cache_bytes: int | None, free_bytes: int | None) -> int:

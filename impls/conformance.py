@@ -8,21 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from impls import optimizers, reference
+from impls import dtypes, optimizers, reference
 from impls.derivatives import flat
 from impls.interface import AnyArray, Array, Backprop, Network, Problem, Trains
 from impls.problem import make_problem
 
-#: Largest relative norm of the difference to the float64 reference.
-TOLERANCE = {"float64": 1e-10, "float32": 1e-4}
-#: The same of what several steps have moved the parameters by: errors of one step carry into the gradients of the next.
-STEPS_TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
 STEPS = 10
 #: Times an optimizer's usual learning rate: then ten steps move a small network so far that no rounding hides an error.
 BOLD = 1000.0
 #: Where moves do not shrink with gradients, a gradient may be off by this share of the tolerance times its array's root
 #: mean square: most of those that are so near zero are rounding, and so is then their whole move.
 NEAR_ZERO = 0.1
+#: The same where products have few bits: so that none of a gradient's own rounding may be the whole move.
+NEAR_ZERO_MIXED = 1.0
+#: Where products have few bits, an array of gradients that vanish beside the others is judged by this share of their root
+#: mean square: float16 has no numbers for them.
+VANISHING = 1e-3
+#: Activations with a kink at 0: rounding of z to the other side of it turns a whole slope.
+KINKED = ("relu", "leaky_relu")
 
 
 def bold_problem(optimizer: str, activation: str, loss: str, seed: int) -> Problem:
@@ -52,13 +55,31 @@ class Expected:
 
     @property
     def tolerance(self) -> float:
-        """Largest error of a loss, a gradient or a step."""
-        return TOLERANCE[self.dtype]
+        """Largest error of a loss, a gradient or a step, but for ``turned_slopes``."""
+        return self._kind.tolerance
 
     @property
     def epsilon(self) -> float:
-        """Rounding unit of the dtype."""
-        return float(np.finfo(self.dtype).eps)
+        """Rounding unit of the dtype that parameters are kept in."""
+        return float(np.finfo(self._kind.stored).eps)
+
+    @property
+    def turned_slopes(self) -> float:
+        """What rounding across kinks may add to the error of gradients where products have few bits.
+
+        A share of about ε of a layer's units lies so near the kink, and a turned slope is an error as large as itself: the
+        root of the share, all hidden layers together, and at least that of one unit.  Measured: half of this.
+        """
+        network, kind = self.problem.network, self._kind
+        if not kind.mixed or network.activation not in KINKED or network.u == 0:
+            return 0.0
+        hidden = network.depth - 1
+        one = 1 / (self.problem.n * min(network.layers[1:-1]))
+        return float(np.sqrt(2 * kind.epsilon * hidden) + np.sqrt(2 * one))
+
+    @property
+    def _kind(self) -> dtypes.Dtype:
+        return dtypes.find(self.dtype)
 
     @classmethod
     def of(cls, problem: Problem, dtype: str) -> Expected:
@@ -75,8 +96,10 @@ class Expected:
         check_shapes("gradients", self.gradients, found)
         whole = relative_norm(_flat(found), _flat(self.gradients))
         # a bias gradient is far smaller than the rest: judged array by array, a missing one cannot hide
-        parts = [relative_norm(f, g) for f, g in zip(found, self.gradients, strict=True)]
-        return self._judge("gradient", float(np.max([whole, *parts])))  # keeps NaN, unlike max()
+        least = VANISHING * rms(_flat(self.gradients)) if self._kind.mixed else 0.0
+        parts = [relative_norm(f, g, least * np.sqrt(g.size)) for f, g in zip(found, self.gradients, strict=True)]
+        error = float(np.max([whole, *parts]))  # keeps NaN, unlike max()
+        return self._judge("gradient", error, self.tolerance + self.turned_slopes)
 
     def check_derivatives(self, found: AnyArray, start: int, central: bool = False) -> float:
         """Relative error of the derivatives by parameters from ``start`` on; what rounding does to the losses of central
@@ -107,7 +130,8 @@ class Expected:
         off = np.maximum(off - self._slack(move), 0.0)  # keeps NaN
         rounding = 2 * self.epsilon * np.linalg.norm(before)
         excess = float(np.maximum(np.linalg.norm(off) - rounding, 0.0))
-        return self._judge("step", excess / max(float(np.linalg.norm(move)), 1e-300))
+        error = excess / max(float(np.linalg.norm(move)), 1e-300)
+        return self._judge("step", error, self.tolerance + self.turned_slopes)
 
     def check_steps(self, after: Sequence[AnyArray], steps: int = STEPS) -> float:
         """How far the parameters after several steps are from the reference's, relative to all they moved.
@@ -122,7 +146,7 @@ class Expected:
         rounding = 2 * steps * self.epsilon * np.linalg.norm(before)
         excess = float(np.maximum(np.linalg.norm(_flat(after) - wanted) - rounding, 0.0))
         moved = max(float(np.linalg.norm(wanted - before)), 1e-300)
-        return self._judge(what, excess / moved, STEPS_TOLERANCE[self.dtype])
+        return self._judge(what, excess / moved, self._kind.steps_tolerance + self.turned_slopes)
 
     def check_epochs(self, after: Sequence[AnyArray], orders: Sequence[NDArray[np.intp]], batch: int) -> float:
         """The same of epochs in these orders, a step for each ``batch`` examples.  Raises Mismatch."""
@@ -134,8 +158,8 @@ class Expected:
         """What rounding of gradients may do to each parameter's move, where that does not shrink with the gradient."""
         if not optimizers.find(self.problem.optimizer).normalises:
             return 0.0
-        share = NEAR_ZERO * self.tolerance
-        near = [share * np.sqrt(np.mean(g**2)) for g in self.gradients]
+        share = (NEAR_ZERO_MIXED if self._kind.mixed else NEAR_ZERO) * self.tolerance
+        near = [share * rms(g) for g in self.gradients]
         ends = [
             _flat(reference.first_move(self.problem, [g + sign * d for g, d in zip(self.gradients, near, strict=True)]))
             for sign in (1, -1)
@@ -197,11 +221,16 @@ def check_epochs(implementation: Trains, expected: Expected, batch: int = EPOCH_
     expected.check_epochs(implementation.parameters(), orders, batch)
 
 
-def relative_norm(found: AnyArray, expected: AnyArray) -> float:
-    """‖found - expected‖ / ‖expected‖."""
+def relative_norm(found: AnyArray, expected: AnyArray, least: float = 0.0) -> float:
+    """‖found - expected‖ / ‖expected‖, the latter at ``least`` this."""
     difference = float(np.linalg.norm(np.asarray(found, float) - expected))
-    scale = float(np.linalg.norm(expected))
+    scale = max(float(np.linalg.norm(expected)), least)
     return difference / scale if scale else difference
+
+
+def rms(array: AnyArray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(array**2)))
 
 
 def check_shapes(what: str, expected: Sequence[AnyArray], found: Sequence[AnyArray]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from impls.derivatives import Shifts, flat
 from impls.interface import AnyArray, Network, Problem
-from impls.jax_jit import Parameters, loss_of, resolve
+from impls.jax_jit import Parameters, Precision, loss_of, resolve
 
 
 def _offsets(parameters: Parameters) -> list[int]:
@@ -39,9 +39,9 @@ def put(parameters: Parameters, k: jax.Array, value: jax.Array) -> Parameters:
 
 
 @lru_cache(maxsize=16)
-def compiled(network: Network) -> SimpleNamespace:
+def compiled(network: Network, precision: Precision) -> SimpleNamespace:
     """The jitted functions of a network; shared, so that preparing a problem again compiles nothing."""
-    loss = partial(loss_of, network)
+    loss = partial(loss_of, network, precision=precision)
 
     def forward(theta: Parameters, x: jax.Array, t: jax.Array, start: jax.Array, count: int) -> Any:
         # dL = (∂L/∂θ) dθ, for all directions dθ at once
@@ -80,13 +80,16 @@ class JaxDerivatives:
     """
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
-        place = partial(jax.device_put, device=resolve(device))
-        self.theta: Parameters = [place(p.astype(dtype)) for p in problem.parameters]
-        self.x, self.t = place(problem.inputs.astype(dtype)), place(problem.targets.astype(dtype))
+        found = resolve(device)
+        precision = Precision.plain(dtype, found, "derivatives by jax")
+        stored = precision.stored
+        place = partial(jax.device_put, device=found)
+        self.theta: Parameters = [place(p.astype(stored)) for p in problem.parameters]
+        self.x, self.t = place(problem.inputs.astype(stored)), place(problem.targets.astype(stored))
         start = flat([np.asarray(p) for p in self.theta])
         shifts = Shifts.of(start)
-        self._sides = tuple(place(a) for a in (start, shifts.up, shifts.down, shifts.apart.astype(dtype)))
-        self._compiled = compiled(problem.network)
+        self._sides = tuple(place(a) for a in (start, shifts.up, shifts.down, shifts.apart.astype(stored)))
+        self._compiled = compiled(problem.network, precision)
         self._value: Any = jnp.nan
         self._gradients: Parameters = []
         self._found: Any = jnp.zeros(0)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache, partial
+import importlib.util
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from backprop_files import UserError
-from impls import activations, optimizers
+from impls import activations, dtypes, optimizers
 from impls.interface import AnyArray, Network, Problem
 from impls.losses import LOSSES
 
@@ -33,23 +37,136 @@ def resolve(device: str) -> jax.Device:
     platform, _, index = device.partition(":")
     try:
         found = jax.devices(platform)
-        return found[int(index or 0)]
-    except (RuntimeError, IndexError) as error:
-        raise UserError(f"device '{device}' is absent: JAX sees {jax.devices()}") from error
+    except RuntimeError as error:
+        raise UserError(f"device '{device}' is absent: {_no_platform(platform, str(error))}") from error
+    if int(index or 0) >= len(found):
+        raise UserError(f"device '{device}' is absent: JAX sees {', '.join(map(str, found))}")
+    return found[int(index or 0)]
 
 
-def outputs(network: Network, parameters: Parameters, h: jax.Array) -> Any:
-    """The linear outputs (n, layers[-1])."""
+def _no_platform(platform: str, told: str) -> str:
+    """Why JAX has no device of the platform at all, in one line."""
+    seen = f"JAX sees {', '.join(map(str, jax.devices()))}"
+    if platform not in ("gpu", "cuda"):
+        return seen
+    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+        return f"{seen}; this JAX drives the CPU only: pip install 'jax[cuda12]'"
+    if not DRIVER.exists():
+        return f"{seen}; no NVIDIA driver is loaded on this machine"
+    line = told.strip().splitlines()[0] if told.strip() else "it does not say why"
+    return f"{seen}; its CUDA plugin does not start ({line}): the driver may be too old, CUDA_VISIBLE_DEVICES hide all"
+
+
+#: Where a loaded NVIDIA driver says its version.
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A dtype of ``impls.dtypes`` as JAX has it on a platform; compiled functions are found by it, so none serves two.
+
+    ``products`` is what ``jax.default_matmul_precision`` is while functions are traced: accelerators take float32's
+    products in TF32 unless they are told not to.  None: as the platform has them.
+    """
+
+    stored: str
+    computed: str
+    products: str | None = None
+
+    @classmethod
+    def of(cls, dtype: str, device: jax.Device) -> Precision:
+        """Raises UserError where the device cannot compute in the dtype."""
+        found = dtypes.find(dtype)
+        computed = found.stored if found.accelerators_only else found.computed
+        if device.platform == "cpu":
+            if found.accelerators_only:
+                raise UserError(f"dtype '{dtype}' is one of accelerators: the CPU has none")
+            return cls(found.stored, computed)
+        capability = _capability(device)
+        if capability and (reason := dtypes.lacking(dtype, capability, str(device), device.device_kind)):
+            raise UserError(reason)
+        return cls(found.stored, computed, {"float32": "float32", "tf32": "tensorfloat32"}.get(dtype))
+
+    @classmethod
+    def plain(cls, dtype: str, device: jax.Device, who: str) -> Precision:
+        """That of what casts nothing: float32, float64, tf32.  Raises UserError for any other."""
+        precision = cls.of(dtype, device)
+        if precision.mixed:
+            raise UserError(
+                f"{who}: no dtype '{dtype}'; it computes in {', '.join(dtypes.PLAIN)}, on accelerators tf32"
+            )
+        return precision
+
+    @property
+    def mixed(self) -> bool:
+        """Whether parameters are cast for products."""
+        return self.stored != self.computed
+
+    def in_force(self) -> AbstractContextManager[object]:
+        """To be entered around what is traced."""
+        return jax.default_matmul_precision(self.products) if self.products else nullcontext()
+
+    def under(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, to be traced so."""
+
+        def traced(*arguments: Any) -> Any:
+            with self.in_force():
+                return function(*arguments)
+
+        return traced if self.products else function
+
+    def lowered(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+        """As products want them."""
+        return [array.astype(self.computed) for array in arrays] if self.mixed else list(arrays)
+
+    def loss_scale(self, loss: str, shape: tuple[int, ...]) -> float:
+        """What a loss of outputs of this shape is multiplied by, and its gradients divided: 1 but for float16."""
+        return dtypes.loss_scale(loss, *shape) if self.computed == "float16" else 1.0
+
+
+def _capability(device: jax.Device) -> tuple[int, int] | None:
+    """(major, minor) of an NVIDIA device; None of any other."""
+    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+
+
+PLAIN = Precision("float32", "float32")
+
+
+def scaled(factor: float, arrays: Parameters) -> Parameters:
+    """All of them times the factor."""
+    return arrays if factor == 1 else [array * factor for array in arrays]
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def outputs(network: Network, parameters: Parameters, x: jax.Array, precision: Precision = PLAIN) -> Any:
+    """The linear outputs (n, layers[-1]), in the dtype that parameters are kept in."""
     f = activations.find(network.activation)
-    for layer in range(network.depth):
-        z = h @ parameters[2 * layer] + parameters[2 * layer + 1]
-        h = f.value(XP, z) if layer < network.depth - 1 else z
-    return h
+    h, *theta = precision.lowered([x, *parameters])
+    with precision.in_force():
+        for layer in range(network.depth):
+            z = h @ theta[2 * layer] + theta[2 * layer + 1]
+            h = f.value(XP, z) if layer < network.depth - 1 else z
+    return h.astype(precision.stored) if precision.mixed else h
 
 
-def loss_of(network: Network, parameters: Parameters, x: jax.Array, t: jax.Array) -> Any:
+def loss_of(network: Network, parameters: Parameters, x: jax.Array, t: jax.Array, precision: Precision = PLAIN) -> Any:
     """The loss as one function of the parameters."""
-    return LOSSES[network.loss].value(XP, outputs(network, parameters, x), t)
+    return LOSSES[network.loss].value(XP, outputs(network, parameters, x, precision), t)
+
+
+def loss_and_gradients(
+    network: Network, precision: Precision, theta: Parameters, x: jax.Array, t: jax.Array
+) -> tuple[Any, Parameters]:
+    """By ``value_and_grad``, of a scaled loss where gradients would not fit otherwise."""
+    scale = precision.loss_scale(network.loss, t.shape)
+    value, gradients = jax.value_and_grad(lambda th: loss_of(network, th, x, t, precision) * scale)(theta)
+    return value / scale, scaled(1 / scale, gradients)
 
 
 def descend(rate: float, parameters: Parameters, gradients: Parameters) -> Parameters:
@@ -87,9 +204,9 @@ def optimizer_of(name: str, rate: float) -> tuple[Callable[[Parameters], Any], A
 class Compiled:
     """The jitted functions of one network under one optimizer; shared, so that preparing a problem again compiles nothing."""
 
-    def __init__(self, network: Network, apply: Apply) -> None:
+    def __init__(self, network: Network, apply: Apply, precision: Precision) -> None:
         def step(theta: Parameters, x: jax.Array, t: jax.Array, state: Any = ()) -> Any:
-            value, gradients = jax.value_and_grad(partial(loss_of, network))(theta, x, t)
+            value, gradients = loss_and_gradients(network, precision, theta, x, t)
             return *apply(theta, gradients, state), value
 
         def epoch(theta: Parameters, state: Any, x: jax.Array, t: jax.Array, order: jax.Array, batch: int) -> Any:
@@ -104,32 +221,40 @@ class Compiled:
             carry, value = body(carry, order[whole:])
             return *carry, value
 
+        def backward(pullback: Any, delta: jax.Array) -> Parameters:
+            scale = precision.loss_scale(network.loss, delta.shape)
+            return scaled(1 / scale, pullback(*scaled(scale, [delta]))[0])
+
         self.step = jax.jit(step, donate_argnums=(0, 3))
         self.epoch = jax.jit(epoch, donate_argnums=(0, 1), static_argnames="batch")
         # jax.vjp's pullback is a pytree: forward hands it to backward, with all that it keeps
-        self.forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x), theta))
+        self.forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x, precision), theta))
         self.loss = jax.jit(jax.value_and_grad(lambda y, t: LOSSES[network.loss].value(XP, y, t)))
-        self.backward = jax.jit(lambda pullback, delta: pullback(delta)[0])
+        self.backward = jax.jit(backward)
         self.update = jax.jit(apply, donate_argnums=(0, 2))
 
 
 @lru_cache(maxsize=4)
-def compiled(network: Network, optimizer: str, rate: float) -> Compiled:
+def compiled(network: Network, optimizer: str, rate: float, precision: Precision) -> Compiled:
     """Those of the latest few problems."""
-    return Compiled(network, optimizer_of(optimizer, rate)[1])
+    return Compiled(network, optimizer_of(optimizer, rate)[1], precision)
 
 
 class JaxJit:
     """JAX on the CPU or a GPU."""
 
+    pins = False
+
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
-        place = partial(jax.device_put, device=resolve(device))
-        self.theta: Parameters = [place(p.astype(dtype)) for p in problem.parameters]
-        self.x, self.t = place(problem.inputs.astype(dtype)), place(problem.targets.astype(dtype))
+        found = resolve(device)
+        precision = Precision.of(dtype, found)
+        self._place = place = partial(jax.device_put, device=found)
+        self.theta: Parameters = [place(p.astype(precision.stored)) for p in problem.parameters]
+        self.x, self.t = (place(a.astype(precision.stored)) for a in (problem.inputs, problem.targets))
         asked = problem.optimizer, problem.learning_rate
         # placed like all that a step gives back: jit compiles anew for arguments that are bound to no device
         self.state = place(optimizer_of(*asked)[0](self.theta))
-        self._compiled = compiled(problem.network, *asked)
+        self._compiled = compiled(problem.network, *asked, precision)
         self.value: Any = jnp.nan
         self.grads: Parameters = []
         self.synchronize()
@@ -159,6 +284,15 @@ class JaxJit:
         self.theta, self.state, self.value = self._compiled.epoch(
             self.theta, self.state, self.x, self.t, jnp.asarray(order), batch=batch
         )
+
+    @cached_property
+    def _host(self) -> list[AnyArray]:
+        """Inputs and targets in host memory."""
+        return [np.array(a) for a in (self.x, self.t)]
+
+    def transfer(self, pinned: bool) -> None:
+        """Fresh arrays on the device, in place of those before: JAX writes into none.  ``pinned`` makes no difference."""
+        self.x, self.t = (self._place(a, may_alias=False) for a in self._host)
 
     def synchronize(self) -> None:
         """Wait for everything this problem holds."""

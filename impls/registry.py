@@ -24,6 +24,8 @@ from impls.optimizers import NAMES as OPTIMIZERS
 from impls.optimizers import USUAL as USUAL_OPTIMIZER
 
 DTYPES = dtypes.NAMES
+#: Those of libraries that know autocast, or cast by themselves.
+MIXED = (*dtypes.PLAIN, "bfloat16", "float16")
 #: Of ``impls.architectures.layers``.
 LAYER_KINDS = (
     "dense",
@@ -172,6 +174,9 @@ ENTRIES = (
         architectures="impls.architectures.torch_layers:TorchLayers",
         extra="torch",
         devices=("cpu", "cuda"),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
+        transfers=TRANSFERS,
         cost=Cost(4e-4, first_call_s=0.05),
     ),
     Entry(
@@ -182,6 +187,7 @@ ENTRIES = (
         requires=("torch",),
         extra="torch",
         devices=("cpu", "cuda"),
+        accelerator_dtypes=("tf32",),  # out= operations know no autocast
         cost=Cost(5e-5),
     ),
     Entry(
@@ -192,8 +198,24 @@ ENTRIES = (
         extra="torch",
         programs=("g++", "clang++", "c++"),
         devices=("cpu", "cuda"),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
         sweeps=("full",),
+        transfers=TRANSFERS,
         cost=Cost(3e-4, first_call_s=40.0),
+    ),
+    Entry(
+        "torch-graph",
+        "impls.torch_graph:TorchGraph",
+        "PyTorch: the step captured as a CUDA graph",
+        requires=("torch",),
+        extra="torch",
+        devices=("cuda",),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
+        phases=("step",),
+        transfers=TRANSFERS,
+        cost=Cost(1e-5, first_call_s=0.3),
     ),
     Entry(
         "jax",
@@ -203,6 +225,9 @@ ENTRIES = (
         architectures="impls.architectures.jax_layers:JaxLayers",
         extra="jax",
         devices=("cpu", "gpu"),
+        dtypes=MIXED,
+        accelerator_dtypes=("tf32",),
+        transfers=TRANSFERS[:1],  # no pinned memory to be had
         cost=Cost(5e-5, first_call_s=0.15),
     ),
     Entry(
@@ -282,10 +307,8 @@ def own(target: str) -> Entry:
         for field in ("devices", "dtypes", "activations", "losses", "optimizers")
         if hasattr(found, field)
     }
-    pins = (True, True) if getattr(found, "pins", False) else (True, False)
-    declared["transfers"] = tuple(
-        phase for phase, has in zip(TRANSFERS, pins, strict=True) if has and callable(getattr(found, "transfer", None))
-    )
+    if callable(getattr(found, "transfer", None)):
+        declared["transfers"] = TRANSFERS if getattr(found, "pins", False) else TRANSFERS[:1]
     return replace(entry, phases=("step", *PHASES) if whole else ("step",), **declared)
 
 

@@ -9,7 +9,7 @@ from torch.func import functional_call, jvp, vmap
 
 from impls.derivatives import Shifts, flat
 from impls.interface import AnyArray, Problem
-from impls.torch_device import to_numpy
+from impls.torch_device import plain_precision, to_numpy
 from impls.torch_nn import TorchNN
 
 Named = dict[str, torch.Tensor]
@@ -20,6 +20,7 @@ class TorchDerivatives:
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
         self.eager = TorchNN(problem, device, dtype, threads)
+        self._precision = plain_precision(dtype, self.eager.device, "derivatives by torch")
         self.model, self.criterion = self.eager.model, self.eager.criterion
         self.inputs, self.targets = self.eager.inputs, self.eager.targets
         self.theta = torch.cat([p.detach().reshape(-1) for p in self.model.parameters()])
@@ -38,10 +39,12 @@ class TorchDerivatives:
     @torch.inference_mode()
     def loss(self) -> None:
         """The criterion without autograd."""
+        self._precision.settle()
         self._value = self.criterion(self.model(self.inputs), self.targets)
 
     def reverse(self) -> None:
         """Autograd into fresh gradients, as in a step."""
+        self._precision.settle()
         self._value = self.criterion(self.model(self.inputs), self.targets)
         self.eager.optimizer.zero_grad()
         self._value.backward()
@@ -49,6 +52,7 @@ class TorchDerivatives:
     @torch.no_grad()
     def forward(self, start: int, count: int) -> None:
         """Unit tangents are set, carried through, and taken back; vmap is left out where there is one alone."""
+        self._precision.settle()
         if count not in self._tangents:
             self._tangents[count] = self.theta.new_zeros(count, len(self.theta))
         tangents = self._tangents[count]
@@ -63,6 +67,7 @@ class TorchDerivatives:
     @torch.inference_mode()
     def central(self, start: int, count: int) -> None:
         """A parameter is moved up, down and back where it lies."""
+        self._precision.settle()
         # on the CPU through NumPy's view of the same memory: torch takes µs to assign one number, and a loss some tens
         theta: Any = self.theta.numpy() if self.theta.device.type == "cpu" else self.theta
         before, up, down = self._start, self._shifts.up, self._shifts.down

@@ -8,7 +8,7 @@ import torch
 
 from impls.interface import AnyArray, Problem
 from impls.straight_line import Operations, StraightLine
-from impls.torch_device import DTYPES, resolve, synchronize
+from impls.torch_device import plain_precision, resolve, synchronize
 
 #: Rows in cache on a CPU, as in ``numpy_fast``; a GPU wants all the work in one launch.
 BLOCK = {"cpu": 512}
@@ -86,9 +86,30 @@ class TorchManual(StraightLine):
         self.device = resolve(device, threads)
         kind = self.device.type
         update_block = UPDATE_BLOCK[kind] * threads if kind in UPDATE_BLOCK else problem.network.m
-        ops = TorchOperations(self.device, DTYPES[dtype])
+        self.precision = plain_precision(dtype, self.device, "torch-manual")
+        ops = TorchOperations(self.device, self.precision.stored)
         super().__init__(problem, ops, BLOCK.get(kind, problem.n), update_block)
         self.synchronize()
+
+    def forward(self) -> None:
+        """In the precision asked for."""
+        self.precision.settle()
+        super().forward()
+
+    def backward(self) -> None:
+        """In the precision asked for."""
+        self.precision.settle()
+        super().backward()
+
+    def step(self) -> None:
+        """In the precision asked for."""
+        self.precision.settle()
+        super().step()
+
+    def epoch(self, order: AnyArray, batch: int) -> None:
+        """In the precision asked for."""
+        self.precision.settle()
+        super().epoch(order, batch)
 
     def synchronize(self) -> None:
         """Wait for the device."""

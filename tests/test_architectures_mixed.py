@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from impls import registry
+from impls import dtypes, registry
 from impls.architectures import conformance, layers
 from impls.architectures.layers import Recurrent
 from impls.architectures.problem import make_problem
@@ -26,7 +26,7 @@ def test_the_problems_have_every_kind_of_layer_loss_and_cell() -> None:
     assert cells == set(layers.GATES)
 
 
-@pytest.mark.parametrize("dtype", registry.DTYPES)
+@pytest.mark.parametrize("dtype", dtypes.PLAIN)
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("entry", EAGER, ids=lambda e: e.name)
 def test_conforms(entry: Entry, name: str, dtype: str) -> None:

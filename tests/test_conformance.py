@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench import machine
-from impls import activations, numpy_fast, reference, registry, torch_manual
+from impls import activations, dtypes, numpy_fast, reference, registry, torch_manual
 from impls.conformance import Expected, Mismatch, check_phases, check_step, relative_norm
 from impls.interface import PHASES, AnyArray, Backprop, Network, Problem
 from impls.losses import LOSSES
@@ -25,6 +25,8 @@ def available(entry: Entry) -> Entry:
     """The entry, or a skip with the reason."""
     if entry.missing():
         pytest.skip(str(entry.missing()))
+    if "cpu" not in entry.devices:
+        pytest.skip(f"{entry.name} runs on {', '.join(entry.devices)} alone: tests/test_torch_graph.py")
     return entry
 
 
@@ -77,10 +79,12 @@ def test_agrees_with_the_reference(entry: Entry, dtype: str, activation: str, lo
         by_phase.synchronize()
         expected.check_step(by_phase.parameters())
         for one, other in zip(by_phase.parameters(), stepped.parameters(), strict=True):
-            assert relative_norm(one, other) <= expected.tolerance  # phases one by one equal the step
+            assert (
+                relative_norm(one, other) <= expected.tolerance + expected.turned_slopes
+            )  # phases one by one equal the step
     for array, shape in zip(stepped.parameters(), (p.shape for p in problem.parameters), strict=True):
         assert array.shape == shape
-        assert array.dtype == np.dtype(dtype)
+        assert array.dtype == np.dtype(dtypes.find(dtype).stored)
     for array, before in zip((problem.inputs, problem.targets, *problem.parameters), frozen, strict=True):
         np.testing.assert_array_equal(array, before)  # inputs unmutated
 
@@ -93,10 +97,10 @@ def test_one_example_and_uneven_blocks(entry: Entry, n: int, monkeypatch: pytest
     monkeypatch.setattr(torch_manual, "BLOCK", {"cpu": 5})
     for loss in entry.losses:
         problem = problem_of("tanh", loss, n)
-        expected = Expected.of(problem, entry.dtypes[-1])
-        check_step(entry.prepare(problem, dtype=entry.dtypes[-1]), expected)
+        expected = Expected.of(problem, "float64")
+        check_step(entry.prepare(problem, dtype="float64"), expected)
         if whole(entry):
-            check_phases(entry.prepare(problem, dtype=entry.dtypes[-1]), expected)
+            check_phases(entry.prepare(problem, dtype="float64"), expected)
 
 
 @pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if "smoke" not in e.sweeps], ids=lambda e: e.name)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from backprop_files import UserError
-from impls import counts, in_place_updates, numpy_fast, optimizers, reference, registry, torch_manual
-from impls.conformance import BOLD, STEPS, STEPS_TOLERANCE, Expected, Mismatch, check_step, check_steps, relative_norm
+from impls import counts, dtypes, in_place_updates, numpy_fast, optimizers, reference, registry, torch_manual
+from impls.conformance import BOLD, STEPS, Expected, Mismatch, check_step, check_steps, relative_norm
 from impls.interface import AnyArray, Array, Network, Problem
 from impls.numpy_fast import NumpyFast, NumpyOperations
 from impls.optimizers import NAMES, OPTIMIZERS, USUAL
@@ -47,7 +47,7 @@ def test_ten_steps_agree_with_the_reference(entry: Entry, optimizer: str, dtype:
         stepped.step()
     stepped.synchronize()
     expected.check_steps(stepped.parameters())
-    assert STEPS_TOLERANCE["float64"] == 1e-9
+    assert dtypes.find("float64").steps_tolerance == pytest.approx(1e-9)
     if not whole(entry) or (entry.cost.first_call_s and dtype == "float32"):
         return
     by_phase = entry.prepare(problem, dtype=dtype)
@@ -83,7 +83,7 @@ def test_states_mean_the_same_after_thousands_of_steps(optimizer: str, dtype: st
         update()
         definition([gradient.astype("float64")])
     assert all(a > decay**steps for a, decay in zip(update.scales, update.rule.decays, strict=True))
-    tolerance = STEPS_TOLERANCE[dtype]
+    tolerance = dtypes.find(dtype).steps_tolerance
     assert relative_norm(flat, expected[0]) < tolerance
     for buffer, scale, state in zip(update.buffers, update.scales or [1.0], definition.states[0], strict=True):
         assert relative_norm(buffer * scale, state) < tolerance

@@ -12,6 +12,7 @@ from impls import datasets, reference, registry
 from impls.interface import Array, Network, Problem
 from impls.problem import make_problem
 from impls.registry import Entry
+from tests.test_conformance import available
 
 ACCURACY = 0.95
 TEST_ROWS = 360
@@ -73,8 +74,7 @@ def learns(entry: Entry, training: Training) -> None:
 
 @pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
 def test_learns_the_digits(entry: Entry) -> None:
-    if entry.missing():
-        pytest.skip(str(entry.missing()))
+    available(entry)
     learns(entry, SLOW if entry.slow else USUAL)
 
 
@@ -85,7 +85,8 @@ RATES = {"momentum": (0.3, 60), "nesterov": (0.3, 60), "adagrad": (0.1, 60), "rm
 @pytest.mark.parametrize("optimizer", RATES)
 @pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
 def test_every_optimizer_learns_the_digits(entry: Entry, optimizer: str) -> None:
-    if entry.missing() or entry.slow or entry.cost.example_s or "smoke" not in entry.sweeps:
-        pytest.skip(entry.missing() or "too slow for it: the ten steps of test_optimizers.py tell")
+    available(entry)
+    if entry.slow or entry.cost.example_s or "smoke" not in entry.sweeps:
+        pytest.skip("too slow for it: the ten steps of test_optimizers.py tell")
     rate, steps = RATES[optimizer]
     learns(entry, replace(USUAL, rate=rate, steps=steps, optimizer=optimizer))

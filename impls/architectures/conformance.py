@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from impls import optimizers
+from impls import dtypes, optimizers
 from impls.architectures import reference
 from impls.architectures.problem import ArchitectureProblem
 from impls.conformance import Mismatch
@@ -20,7 +20,7 @@ from impls.interface import AnyArray, Array, Backprop
 from impls.reference import MOVES
 
 #: Largest relative error: of a loss, of a gradient's array, of what a step moved.
-TOLERANCE = {"float64": 1e-9, "float32": 2e-3}
+TOLERANCE = {"float64": 1e-9, "float32": 2e-3, "tf32": 5e-2}
 #: Directions for each array.
 DIRECTIONS = 2
 
@@ -98,8 +98,9 @@ def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype:
     that is too long or too short whatever was drawn.  What rounding does to θ is allowed for; an array that is small beside
     the others may hide.  Raises Mismatch.
     """
+    stored = dtypes.find(dtype).stored
     found = [np.asarray(p, np.float64) for p in implementation.parameters()]
-    theta: list[Array] = [np.asarray(p.astype(dtype), np.float64) for p in problem.parameters]  # as it was handed over
+    theta: list[Array] = [np.asarray(p.astype(stored), np.float64) for p in problem.parameters]  # as it was handed over
     loss = np.nan
     for number, stage in enumerate(problem.objective.stages):
         own = range(stage.start, stage.stop)
@@ -113,7 +114,7 @@ def check_descent(implementation: Backprop, problem: ArchitectureProblem, dtype:
         loss, exact = float(np.real(value)), -problem.learning_rate * float(np.imag(value)) / reference.H
         moved = sum(float((moves[i] * v[i]).sum()) for i in own)
         # what moved is rounded by at most ε/2 of each number, by some 0.2 ε ‖θ‖ along v: five times that is allowed
-        rounding = float(np.finfo(dtype).eps) * float(np.linalg.norm(_flat([theta[i][moves[i] != 0] for i in own])))
+        rounding = float(np.finfo(stored).eps) * float(np.linalg.norm(_flat([theta[i][moves[i] != 0] for i in own])))
         excess = float(np.maximum(abs(moved - exact) - rounding, 0.0))  # keeps NaN
         _judge(f"move of the {stage.name} parameters", excess / (length or max(abs(exact), 1e-300)), problem, dtype)
         for i in own:
@@ -183,7 +184,7 @@ def _check_moved(found: Sequence[AnyArray], wanted: Sequence[Array], problem: Ar
     flat_found, flat_wanted, before = (_flat(arrays) for arrays in (found, wanted, problem.parameters))
     if flat_found.shape != flat_wanted.shape:
         raise Mismatch(f"{flat_found.size} parameters came back, expected {flat_wanted.size}")
-    rounding = 2 * float(np.finfo(dtype).eps) * float(np.linalg.norm(before))
+    rounding = 2 * float(np.finfo(dtypes.find(dtype).stored).eps) * float(np.linalg.norm(before))
     excess = float(np.maximum(np.linalg.norm(flat_found - flat_wanted) - rounding, 0.0))  # keeps NaN
     moved = max(float(np.linalg.norm(flat_wanted - before)), 1e-300)
     return _judge("step", excess / moved, problem, dtype)

@@ -31,7 +31,7 @@ from impls.architectures.layers import (
 )
 from impls.architectures.problem import Adversarial, ArchitectureProblem, Objective, Supervised, TemporalDifference
 from impls.interface import AnyArray
-from impls.jax_jit import XP, Apply, optimizer_of, planned_bytes, resolve
+from impls.jax_jit import XP, Apply, Precision, optimizer_of, planned_bytes, resolve
 
 Arrays = Sequence[jax.Array]
 Batch = Mapping[str, jax.Array]
@@ -193,7 +193,7 @@ def loss_of(objective: Objective, y: jax.Array, target: Arrays, batch: Batch, ma
 class Compiled:
     """The jitted functions of an objective of one stage under one optimizer."""
 
-    def __init__(self, objective: Objective, apply: Apply) -> None:
+    def __init__(self, objective: Objective, apply: Apply, precision: Precision) -> None:
         architecture = objective.architectures[0]
 
         def whole(theta: Arrays, target: Arrays, batch: Batch, masks: Arrays) -> Any:
@@ -203,10 +203,13 @@ class Compiled:
             value, gradients = jax.value_and_grad(whole)(theta, target, batch, masks)
             return *apply(theta, gradients, state), value
 
-        self.step = jax.jit(step, donate_argnums=(0, 1))
+        def forward(theta: Arrays, x: jax.Array, masks: Arrays) -> Any:
+            return jax.vjp(lambda th: outputs(architecture, th, x, masks), theta)
+
+        self.step = jax.jit(precision.under(step), donate_argnums=(0, 1))
         # jax.vjp's pullback is a pytree: forward hands it to backward, with all that it keeps
-        self.forward = jax.jit(lambda theta, x, masks: jax.vjp(lambda th: outputs(architecture, th, x, masks), theta))
-        self.loss = jax.jit(jax.value_and_grad(partial(loss_of, objective)))
+        self.forward = jax.jit(precision.under(forward))
+        self.loss = jax.jit(precision.under(jax.value_and_grad(partial(loss_of, objective))))
         self.backward = jax.jit(lambda pullback, delta: pullback(delta)[0])
         self.update = jax.jit(apply, donate_argnums=(0, 2))
 
@@ -216,7 +219,7 @@ class Adversaries:
     handed out by the step itself, small ones would take a third longer.
     """
 
-    def __init__(self, objective: Adversarial, apply: Apply) -> None:
+    def __init__(self, objective: Adversarial, apply: Apply, precision: Precision) -> None:
         generator, discriminator = objective.generator, objective.discriminator
         own, drops = len(generator.parameters), generator.dropouts
 
@@ -240,15 +243,18 @@ class Adversaries:
             g, g_state = apply(g, g_gradients, state[0])
             return ([*g, *d], (g_state, d_state), value), [*g_gradients, *d_gradients]
 
-        self.step = jax.jit(lambda *arguments: whole(*arguments)[0], donate_argnums=(0, 1))
-        self.gradients = jax.jit(lambda *arguments: whole(*arguments)[1])
+        both = precision.under(whole)
+        self.step = jax.jit(lambda *arguments: both(*arguments)[0], donate_argnums=(0, 1))
+        self.gradients = jax.jit(lambda *arguments: both(*arguments)[1])
 
 
 @lru_cache(maxsize=4)
-def compiled(objective: Objective, optimizer: str, rate: float) -> Any:
+def compiled(objective: Objective, optimizer: str, rate: float, precision: Precision) -> Any:
     """Those of the latest few problems; preparing one again compiles nothing."""
     apply = optimizer_of(optimizer, rate)[1]
-    return Adversaries(objective, apply) if isinstance(objective, Adversarial) else Compiled(objective, apply)
+    if isinstance(objective, Adversarial):
+        return Adversaries(objective, apply, precision)
+    return Compiled(objective, apply, precision)
 
 
 class JaxLayers:
@@ -260,14 +266,16 @@ class JaxLayers:
     def __init__(
         self, problem: ArchitectureProblem, device: str = "cpu", dtype: str = "float32", threads: int = 1
     ) -> None:
-        self._place = partial(jax.device_put, device=resolve(device))
-        self._dtype, self._objective = np.dtype(dtype), problem.objective
+        found = resolve(device)
+        precision = Precision.plain(dtype, found, "architectures by jax")
+        self._place = partial(jax.device_put, device=found)
+        self._dtype, self._objective = np.dtype(precision.stored), problem.objective
         self.theta = [self._array(p) for p in problem.parameters]
         self.target = [self._array(p) for p in problem.target]
         self.masks = [self._array(mask) for mask in problem.masks]
         start = optimizer_of(problem.optimizer, problem.learning_rate)[0]
         self.state = self._place(self._start(start))
-        self._compiled = compiled(problem.objective, problem.optimizer, problem.learning_rate)
+        self._compiled = compiled(problem.objective, problem.optimizer, problem.learning_rate, precision)
         self.value: Any = jnp.nan
         self.grads: list[jax.Array] = []
         self.hold(problem.arrays)

@@ -30,7 +30,7 @@ from impls.architectures.layers import (
 )
 from impls.architectures.problem import Adversarial, ArchitectureProblem, Objective, Supervised, TemporalDifference
 from impls.interface import AnyArray
-from impls.torch_device import DTYPES, OPTIMIZERS, activation_module, resolve, synchronize
+from impls.torch_device import OPTIMIZERS, activation_module, plain_precision, resolve, synchronize
 
 Masks = Iterator[torch.Tensor]
 
@@ -172,7 +172,8 @@ class TorchLayers:
         self, problem: ArchitectureProblem, device: str = "cpu", dtype: str = "float32", threads: int = 1
     ) -> None:
         self.device = resolve(device, threads)
-        self.dtype = DTYPES[dtype]
+        self.precision = plain_precision(dtype, self.device, "architectures by torch")
+        self.dtype = self.precision.stored
         self.problem, self.objective = problem, problem.objective
         drawn = [self._tensor(mask) for mask in problem.masks]
         masks = iter(drawn)
@@ -220,6 +221,7 @@ class TorchLayers:
 
     def forward(self) -> None:
         """The outputs."""
+        self.precision.settle()
         self.outputs = self.models[0](self.arrays["inputs"])
 
     def loss(self) -> None:
@@ -239,6 +241,7 @@ class TorchLayers:
 
     def backward(self) -> None:
         """Autograd, into fresh gradients."""
+        self.precision.settle()
         self.optimizers[0].zero_grad()
         self.value.backward()  # type: ignore[no-untyped-call]
 
@@ -263,6 +266,7 @@ class TorchLayers:
         and many users let them be computed, and zeroed at the next step; to leave them out spares work, and those of D's own
         turn stay to be seen.
         """
+        self.precision.settle()
         generator, discriminator = self.models
         of_generator, of_discriminator = self.optimizers
         of_discriminator.zero_grad()
