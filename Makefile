@@ -85,9 +85,9 @@ other-tools: venv $(EXTRAP_VENV)/.ready  ## what google/benchmark's rule, big_O 
 GPU_PYTHON ?= python3
 GPU_DEVICE ?= cuda
 GPU_SECONDS ?= 420
-GPU_TESTS ?= tests/test_conformance.py $(wildcard tests/test_accelerators*.py)
+GPU_TESTS ?= tests/test_conformance.py tests/test_device_clock.py $(wildcard tests/test_torch_graph.py)
 gpu:  ## on a GPU: conformance there, then its quick sweep into reports/<its name>/ (about 8 minutes)
-	$(GPU_PYTHON) -m pytest -q -rs -p no:cacheprovider -k accelerator $(GPU_TESTS)
+	$(GPU_PYTHON) -m pytest -q -rs -p no:cacheprovider -k "accelerator or gpu or graph" $(GPU_TESTS)
 	$(GPU_PYTHON) -m bench.gpu --device $(GPU_DEVICE) --seconds $(GPU_SECONDS)
 
 example: report  ## refresh the runs that are kept in git (a quarter of an hour on a quiet machine)

@@ -87,7 +87,9 @@ def sweep(device: str, seconds: float, reports: Path, console: Console) -> int:
     assert card is not None  # else the device had been refused
     directory = reports / directory_name(card.name)
     codes = []
+    cores = machine.affinity()
     for run, budget_s in shares(seconds):
+        process.allow(cores)  # the run before has moved this process off the cores that it measured on
         console.print(f"{run.name}: {budget_s:.0f} s", highlight=False)
         out = directory / run.name
         try:
@@ -100,7 +102,7 @@ def sweep(device: str, seconds: float, reports: Path, console: Console) -> int:
             console.print(f"{run.name}: left out: {error}", markup=False, highlight=False, soft_wrap=True)
         if codes and codes[-1] == runner.INTERRUPTED:
             break
-    console.print(f"measured into {directory}; 'backprop-bench report {directory}/*' draws it, on any machine")
+    console.print(f"measured into {directory}; draw it anywhere: backprop-bench report {directory}/*", soft_wrap=True)
     return next((code for code in codes if code), 0)
 
 

@@ -186,6 +186,12 @@ def keep_off(cpus: list[int]) -> str | None:
     return None
 
 
+def allow(cpus: list[int]) -> None:
+    """Let this process run on these cores, as far as that is permitted."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, cpus)
+
+
 def check_threads(threads: int) -> None:
     """Raise UserError unless that many cores can be had."""
     cores = len(machine.affinity())

@@ -280,10 +280,12 @@ class Recorder:
 
 def _patience_s(job: Job) -> float:
     """How long an answer may take before the worker is given up for hung."""
-    from bench.plan import step_estimate_s
+    from bench.plan import DEVICE_PARAMETER_S, step_estimate_s
 
+    made = 0.0 if job.setting.device == "cpu" else DEVICE_PARAMETER_S * job.point.network.m
     return (
         60.0
+        + 20 * made
         + 10 * job.setting.entry.cost.first_call_s * len(job.phases)
         + 200 * step_estimate_s(job.setting, job.point)
     )

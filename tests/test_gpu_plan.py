@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from backprop_files import UserError
-from bench import cells, gpu, machine, plan, profiles, repeated, rotation
+from bench import cells, gpu, machine, plan, process, profiles, repeated, rotation
 from bench.cells import Setting
 from bench.plan import Settings
 from bench.rotation import Rotation
@@ -460,15 +460,20 @@ def test_a_refused_run_does_not_end_the_others(h200: pytest.MonkeyPatch, tmp_pat
     from rich.console import Console
 
     seen: list[tuple[str, Path, bool]] = []
+    cores = machine.affinity()
 
     def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
+        assert machine.affinity() == cores  # every run measures on the same core
+        process.keep_off(process.pick_cpus(1))
         seen.append((settings.dtype, out, resume))
         if settings.dtype == "bfloat16":
             raise UserError("this chip has none")
         return 3 if settings.device == "cpu" else 0
 
     h200.setattr("bench.run.sweep", sweep)
-    assert gpu.sweep("cuda", 1000.0, tmp_path, Console(quiet=True)) == 3
+    code = gpu.sweep("cuda", 1000.0, tmp_path, Console(quiet=True))
+    process.allow(cores)
+    assert code == 3
     assert [dtype for dtype, _, _ in seen] == [run.dtype for run in gpu.RUNS]
     assert {out.parent for _, out, _ in seen} == {tmp_path / "nvidia-h200"}
 
