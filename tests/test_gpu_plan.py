@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,11 @@ import pytest
 from backprop_files import UserError
 from bench import cells, gpu, machine, plan, process, profiles, repeated, rotation
 from bench.cells import Setting
+from bench.device_watch import State
 from bench.plan import Settings
+from bench.recorder import Recorder
 from bench.rotation import Rotation
+from bench.visits import Task
 from bench.worker import Worker
 from impls import conformance, counts, registry
 from impls.interface import TRANSFERS, Network
@@ -363,6 +367,62 @@ def test_transfers_are_timed_beside_the_step_and_held_to_the_reference() -> None
     rounds = worker.answer({"op": "visit", "key": 0, "seconds": 0.02, "patience_s": 0.02})["phases"]
     assert set(rounds) == {"step", *TRANSFERS}
     assert all(min(found["seconds"]) > 0 for found in rounds.values())
+
+
+class Clock:
+    """A device's clock that runs at half the speed of the wall's."""
+
+    def __init__(self) -> None:
+        self.marks = [0.0, 0.0]
+
+    def mark(self) -> None:
+        self.marks = [self.marks[1], time.perf_counter() / 2]
+
+    def elapsed_s(self) -> float:
+        return self.marks[1] - self.marks[0]
+
+
+class Watch:
+    """A device that is always at its usual clock."""
+
+    def sample(self) -> State:
+        return State(1.98e9, 55.0)
+
+
+def test_files_hold_both_clocks_and_the_devices_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.device_clock.clock_for", lambda device, library: Clock())
+    monkeypatch.setattr("bench.device_watch.watch_for", lambda device: Watch())
+    monkeypatch.setattr("bench.reference_kernel.make", lambda device, library, names: {"product": lambda times: 1e-4})
+    worker = own_worker("Moves", device="cuda")
+    told = worker.answer(preparation(0, 16, phases=["step", "transfer"], input_sets=2))["phases"]
+    rounds = worker.answer({"op": "visit", "key": 0, "seconds": 0.02, "patience_s": 0.02})["phases"]
+    point = cells.Point(Network((5, 7, 4)), 16, ("examples",))
+    for phase, sets in (("step", 2), ("transfer", 1)):
+        cell = cells.Cell(Setting(worker.entry, "cuda", "float64", 1), point, phase)
+        info = cells.measured(cell, "synthetic", 0, 1, {}, told[phase] | rounds[phase])
+        seconds = rounds[phase]["seconds"]
+        assert len(info["device_s"]) == len(info["clock_hz"]) == len(seconds)
+        assert all(0 < device <= 0.51 * wall for device, wall in zip(info["device_s"], seconds, strict=True))
+        assert set(info["clock_hz"]) == {1.98e9}
+        assert (info["temperature_c"], info["throttled_rounds"], info["input_sets"]) == (55.0, 0, sets)
+        assert ("transfer_bytes" in info) == (phase == "transfer")
+    assert info["operations"]["transfer"] == {}
+
+
+def test_a_device_that_will_not_stop_throttling_is_noted_once(tmp_path: Path) -> None:
+    made = plan.make(Settings(profile="smoke", impls=("numpy",), passes=1))
+    recorder = Recorder(made)
+    try:
+        job = made.jobs[0]
+        task = Task(job.point, ("step",), 0.1, results={"step": {"throttled_kept": 3}})
+        for _ in range(2):
+            recorder._throttled(job, task)
+    finally:
+        recorder.close()
+    assert [note for note in recorder.notes if "throttled" in note] == [
+        "numpy cpu float32, pass 1: the device throttled (heat, or its power supply) and would not stop: such rounds were "
+        "kept; cool it, or expect slower and wider results"
+    ]
 
 
 def test_a_run_with_transfers_is_reported(tmp_path: Path) -> None:
