@@ -23,7 +23,7 @@ NEAR_ZERO = 0.1
 NEAR_ZERO_MIXED = 1.0
 #: Where products have few bits, an array of gradients that vanish beside the others is judged by this share of their root
 #: mean square: float16 has no numbers for them.
-VANISHING = 1e-3
+VANISHING = 1e-2
 #: Activations with a kink at 0: rounding of z to the other side of it turns a whole slope.
 KINKED = ("relu", "leaky_relu")
 

@@ -5,8 +5,6 @@ Source: Ng et al. (2021), "Accelerating PyTorch with CUDA Graphs"; https://pytor
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from backprop_files import UserError
@@ -32,13 +30,17 @@ def make_capturable(eager: TorchNN) -> None:
 
 
 def rewind(eager: TorchNN, problem: Problem) -> None:
-    """Parameters and the optimizer's states as before the first step, where they lie."""
+    """Parameters and the optimizer's states as before the first step, where they lie.
+
+    Counts of steps are made anew: torch keeps them in float32, in which Adam's 1 - β2^t is off by 6e-5 at first; where
+    parameters are in float64 so are they.
+    """
     load(eager.model, problem)
+    counting = torch.float64 if eager.precision.stored is torch.float64 else torch.float32
     starts = optimizers.find(problem.optimizer).starts
     for state in eager.optimizer.state.values():
-        count: Any = state.get("step")
-        if count is not None:
-            count.zero_()
+        if "step" in state:
+            state["step"] = torch.zeros_like(state["step"], dtype=counting)
         kept = [tensor for name, tensor in state.items() if name != "step" and tensor is not None]
         for tensor, start in zip(kept, starts, strict=True):
             tensor.fill_(start)

@@ -49,7 +49,7 @@ def test_a_missing_compiler_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
         (plan.Settings(impls=("numpi",)), "unknown implementation 'numpi': did you mean 'numpy'"),
         (plan.Settings(profile="quikc"), "unknown profile 'quikc': did you mean 'quick'"),
         (plan.Settings(device="cpuu"), "unknown device 'cpuu': did you mean 'cpu'"),
-        (plan.Settings(dtype="flaot16"), "unknown dtype 'flaot16': did you mean 'float16'"),
+        (plan.Settings(dtype="floatt16"), "unknown dtype 'floatt16': did you mean 'float16'"),
         (plan.Settings(phases=("stepp",)), "unknown phase 'stepp': did you mean 'step'"),
         (plan.Settings(data="digit"), "unknown data set 'digit': did you mean 'digits'"),
         (plan.Settings(device="cuda:99"), "device 'cuda:99' is absent"),
