@@ -1,14 +1,18 @@
-"""The quick sweep of a GPU, for a machine that has nothing but the libraries and no network: ``make gpu``.
+"""Conformance on a GPU and its quick sweep, for a machine that has the libraries, but no network: ``make gpu``.
 
-Several runs, one after the other, in the order of what is asked first, into ``reports/<gpu's name>/<run>``; the time that one
-leaves goes to the next.  Nothing is drawn: ``backprop-bench report reports/<gpu's name>/*`` does that from the files,
-elsewhere, and neither pandas nor matplotlib is imported here.
+First the tests that need a GPU, whose words go into ``reports/<gpu's name>/conformance.txt``; what fails there does not
+keep the cells from being measured, each of which is held to the reference by itself.  Then several runs, one after the
+other, in the order of what is asked first, into ``reports/<gpu's name>/<run>``; the time that one leaves goes to the next.
+
+Nothing is drawn: ``backprop-bench report reports/<gpu's name>/*`` does that from the files, elsewhere, and neither pandas
+nor matplotlib is imported here.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backprop_files import UserError
+from backprop_files import UserError, write_whole
 from bench import machine, plan, process
 from bench import run as runner
 from bench.plan import Settings
@@ -26,6 +30,9 @@ from impls.registry import Entry
 
 #: Implementations that compile for longer than this are left to longer sweeps.
 LONGEST_COMPILATION_S = 1.0
+#: Tests of what runs on a GPU; where there is none, they are skipped with the reason.
+TESTS = ("tests/test_devices.py", "tests/test_torch_graph.py", "tests/test_device_clock.py")
+ROOT = Path(__file__).parents[1]
 #: A run that would have less than this is left out.
 LEAST_S = 25.0
 
@@ -80,12 +87,30 @@ def shares(seconds: float) -> Iterator[tuple[Run, float]]:
             yield run, budget_s
 
 
-def sweep(device: str, seconds: float, reports: Path, console: Console) -> int:
-    """All runs; returns the first exit code that is not 0.  Raises UserError where there is no such device."""
+def directory_of(device: str, reports: Path) -> Path:
+    """Where all of a device goes.  Raises UserError where there is none."""
     plan.check_device(device)
     card = machine.card_of(device)
     assert card is not None  # else the device had been refused
-    directory = reports / directory_name(card.name)
+    return reports / directory_name(card.name)
+
+
+def conform(directory: Path, console: Console) -> int:
+    """Run the tests that need a GPU; returns pytest's exit code.
+
+    Without those of what compiles for minutes: ``pytest tests/test_devices.py -k torch-compile`` holds that to the reference.
+    """
+    slow = [entry.name for entry in registry.ENTRIES if entry.cost.first_call_s > LONGEST_COMPILATION_S]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *TESTS]
+    chosen = " and ".join(f"not {name}" for name in slow)
+    done = subprocess.run([*command, "-k", chosen], cwd=ROOT, capture_output=True, text=True)
+    write_whole(directory / "conformance.txt", done.stdout + done.stderr)
+    console.print(f"conformance: {(done.stdout.strip().splitlines() or ['pytest says nothing'])[-1]}", highlight=False)
+    return done.returncode
+
+
+def sweep(device: str, seconds: float, directory: Path, console: Console) -> int:
+    """All runs; returns the first exit code that is not 0."""
     codes = []
     cores = machine.affinity()
     for run, budget_s in shares(seconds):
@@ -110,12 +135,13 @@ def main() -> int:
     """Parse, run, exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda[:i]")
-    parser.add_argument("--seconds", type=float, default=420.0, help="for all runs together")
+    parser.add_argument("--seconds", type=float, default=420.0, help="for all runs together, beside the tests")
     parser.add_argument("--reports", type=Path, default=Path("reports"))
     asked = parser.parse_args()
     try:
-        process.check_threads(1)
-        return sweep(asked.device, asked.seconds, asked.reports, Console())
+        console, directory = Console(), directory_of(asked.device, asked.reports)
+        conforms = conform(directory, console)
+        return sweep(asked.device, asked.seconds, directory, console) or conforms
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -531,13 +531,33 @@ def test_a_refused_run_does_not_end_the_others(h200: pytest.MonkeyPatch, tmp_pat
         return 3 if settings.device == "cpu" else 0
 
     h200.setattr("bench.run.sweep", sweep)
-    code = gpu.sweep("cuda", 1000.0, tmp_path, Console(quiet=True))
+    directory = gpu.directory_of("cuda", tmp_path)
+    code = gpu.sweep("cuda", 1000.0, directory, Console(quiet=True))
     process.allow(cores)
     assert code == 3
     assert [dtype for dtype, _, _ in seen] == [run.dtype for run in gpu.RUNS]
     assert {out.parent for _, out, _ in seen} == {tmp_path / "nvidia-h200"}
 
 
-def test_every_entry_with_transfers_declares_known_ones() -> None:
-    entries: tuple[Entry, ...] = registry.ENTRIES
-    assert all(set(entry.transfers) <= {*TRANSFERS} for entry in entries)
+def test_conformance_is_run_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr(gpu, "TESTS", ("tests/test_device_clock.py",))
+    assert gpu.conform(tmp_path, Console(quiet=True)) == 0
+    told = (tmp_path / "conformance.txt").read_text()
+    assert "passed" in told
+    if not machine.accelerators():
+        assert "no CUDA device is visible here" in told  # the reason is shown
+
+
+def test_the_tests_of_a_gpu_are_there() -> None:
+    assert all((gpu.ROOT / name).is_file() for name in gpu.TESTS)
+
+
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if e.devices != ("cpu",)], ids=lambda e: e.name)
+def test_transfers_are_declared_as_the_class_has_them(entry: Entry) -> None:
+    if entry.missing():
+        pytest.skip(str(entry.missing()))
+    found = entry.load()
+    has = TRANSFERS if getattr(found, "pins", False) else TRANSFERS[:1]
+    assert entry.transfers == (has if hasattr(found, "transfer") else ())
