@@ -4,7 +4,7 @@ First the tests that need a GPU, whose words go into ``reports/<gpu's name>/conf
 keep the cells from being measured, each of which is held to the reference by itself.  Then several runs, one after the
 other, in the order of what is asked first, into ``reports/<gpu's name>/<run>``; the time that one leaves goes to the next.
 
-Nothing is drawn: ``backprop-bench report reports/<gpu's name>/*`` does that from the files, elsewhere, and neither pandas
+Nothing is drawn: ``backprop-bench report reports/<gpu's name>/*/`` does that from the files, elsewhere, and neither pandas
 nor matplotlib is imported here.
 """
 
@@ -127,7 +127,7 @@ def sweep(device: str, seconds: float, directory: Path, console: Console) -> int
             console.print(f"{run.name}: left out: {error}", markup=False, highlight=False, soft_wrap=True)
         if codes and codes[-1] == runner.INTERRUPTED:
             break
-    console.print(f"measured into {directory}; draw it anywhere: backprop-bench report {directory}/*", soft_wrap=True)
+    console.print(f"measured into {directory}; draw it anywhere: backprop-bench report {directory}/*/", soft_wrap=True)
     return next((code for code in codes if code), 0)
 
 
