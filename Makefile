@@ -81,10 +81,13 @@ other-tools: venv $(EXTRAP_VENV)/.ready  ## what google/benchmark's rule, big_O 
 	$(BIN)/python -m tests.other_tools --extrap-python $(EXTRAP_VENV)/bin/python
 
 # For a machine with a GPU and no network: needs numpy, scipy, torch, jax, pytest, pytest-benchmark, typer, rich and
-# threadpoolctl in $(GPU_PYTHON); drawing happens elsewhere, from the files.
+# threadpoolctl in $(GPU_PYTHON), nvidia-ml-py to see clock and temperature; drawing happens elsewhere, from the files.
+# torch-compile takes minutes to compile and is held to the reference by `pytest tests/test_devices.py -k torch-compile`.
 GPU_PYTHON ?= python3
-gpu:
-	$(GPU_PYTHON) -m pytest -q --benchmark-only --profile quick --device cuda --run-dir reports/gpu
+GPU_DEVICE ?= cuda
+GPU_SECONDS ?= 420
+gpu:  ## on a GPU: conformance there, then its quick sweep, into reports/<its name>/ (about 8 minutes)
+	$(GPU_PYTHON) -m bench.gpu --device $(GPU_DEVICE) --seconds $(GPU_SECONDS)
 
 example: report  ## refresh the runs that are kept in git (a quarter of an hour on a quiet machine)
 	rm -rf reports/example reports/architectures

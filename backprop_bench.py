@@ -37,6 +37,7 @@ app = typer.Typer(
     help="What does a step of backpropagation cost, and does it grow as O(n·m·p)?",
 )
 console = Console()
+DTYPE_HELP = "float32, float64; bfloat16, float16; on accelerators tf32 (default: float32 where there is one)"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -53,7 +54,9 @@ def _hand_out(text: str, out: Path | None) -> None:
 
 @app.command()
 def run(
-    profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
+    profile: Annotated[
+        str, typer.Option(help="smoke, quick or full; of a GPU's size: gpu, gpu-quick, gpu-large")
+    ] = "quick",
     impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: the profile's)")] = "",
     impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
     data: Annotated[
@@ -61,8 +64,13 @@ def run(
     ] = "synthetic",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")] = "",
-    phases: Annotated[str, typer.Option(help="of step,forward,loss,backward,update (default: all)")] = "",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "",
+    phases: Annotated[
+        str,
+        typer.Option(
+            help="of step,forward,loss,backward,update,transfer,transfer-pinned (default: all; on the CPU no transfers)"
+        ),
+    ] = "",
     optimizers: Annotated[
         str, typer.Option(help="optimizers, comma-separated (default: gradient-descent; full: all)")
     ] = "",
@@ -203,7 +211,7 @@ def experiment(
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32 or float64")] = "float32",
+    dtype: Annotated[str, typer.Option(help=DTYPE_HELP)] = "float32",
     seed: Annotated[int, typer.Option(help="seed of data, parameters and order")] = 0,
     out: Annotated[Path | None, typer.Option(help="directory (default: reports/<experiment>-<time>)")] = None,
     resume: Annotated[bool, typer.Option(help="finish what is in --out")] = False,
@@ -275,7 +283,7 @@ Phases = Annotated[str, typer.Option(help="of step,forward,loss,backward,update"
 Optimizers = Annotated[str, typer.Option(help="optimizers, comma-separated (default: gradient-descent; full: all)")]
 Device = Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")]
 Threads = Annotated[int, typer.Option(help="cores to measure with")]
-Dtype = Annotated[str, typer.Option(help="float32 or float64 (default: float32 where there is one)")]
+Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
 BasePython = Annotated[Path | None, typer.Option(help="interpreter or virtual environment of the base")]
 HeadPython = Annotated[Path | None, typer.Option(help="interpreter or virtual environment of the head")]
 With = Annotated[list[str] | None, typer.Option("--with", help="a library as head has it: torch==2.12")]
@@ -496,6 +504,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] =
                 device: reason for device in entry.devices if (reason := machine.device_missing(device))
             },
             "dtypes": list(entry.dtypes),
+            "accelerator_dtypes": list(entry.accelerator_dtypes),
             "phases": list(entry.phases),
             "missing": entry.missing(),
         }
@@ -508,9 +517,18 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="for scripts")] =
     for row in rows:
         absent = [f"[dim]{device}: {escape(row['devices_missing'][device])}[/dim]" for device in row["devices_missing"]]
         devices = "\n".join([", ".join(row["devices_here"]), *absent])
-        here = f"[yellow]{escape(row['missing'])}[/yellow]" if row["missing"] else "[green]ready[/green]"
-        table.add_row(row["impl"], row["summary"], devices, ", ".join(row["dtypes"]), here)
+        dtypes = [*row["dtypes"], *(f"{dtype} (accelerators)" for dtype in row["accelerator_dtypes"])]
+        table.add_row(row["impl"], row["summary"], devices, ", ".join(dtypes), _here(row))
     console.print(table)
+    for i, card in enumerate(machine.accelerators()):
+        console.print(f"accelerator {i}: {machine.told(card)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _here(row: dict[str, Any]) -> str:
+    """Whether an implementation can run on this machine, in a word or with the reason."""
+    if row["missing"]:
+        return f"[yellow]{escape(row['missing'])}[/yellow]"
+    return "[green]ready[/green]" if row["devices_here"] else "[yellow]no device for it here[/yellow]"
 
 
 @app.command()
@@ -523,6 +541,7 @@ def doctor(
 ) -> None:
     """Machine facts, threads as every library sees them, noise, and what would spoil a run."""
     from bench import doctor as examiner
+    from bench import machine
     from bench.process import check_threads
 
     check_threads(threads)
@@ -535,7 +554,10 @@ def doctor(
         return
     table = Table("fact", "value", box=None, pad_edge=False)
     for key, value in found["machine"].items():
-        table.add_row(key.replace("_", " "), str(value))
+        told = "; ".join(map(machine.told, value)) or "none" if key == "accelerators" else str(value)
+        table.add_row(key.replace("_", " "), told)
+    for device, reason in found["devices"].items():
+        table.add_row(f"device {device}", reason)
     for kernel, spread in found["noise"].items():
         told = f"{spread['median_s'] * 1e3:.3f} ms, spread {spread['spread']:.1%}, worst {spread['worst']:.1f}×"
         table.add_row(f"noise of the {kernel} kernel", told)

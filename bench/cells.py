@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from backprop_files import SCHEMA_VERSION
-from impls import activations, counts, optimizers
-from impls.interface import Network, Phase
+from bench import rotation
+from impls import activations, counts, dtypes, optimizers
+from impls.interface import TRANSFERS, Network, Phase
 from impls.registry import Entry
 
 
@@ -92,7 +93,8 @@ def facts(cell: Cell, data: str, seed: int) -> dict[str, Any]:
         "u": network.u,
         "width": network.width,
         "depth": network.depth,
-        "operations": counts.operations(network, point.n, point.optimizer),
+        "operations": counts.operations(network, point.n, point.optimizer)
+        | ({cell.phase: {}} if cell.phase in TRANSFERS else {}),
         "estimated_bytes": bytes_estimate(setting, point),
         "seed": seed,
     }
@@ -116,10 +118,42 @@ def measured(
         "started_at": result["started_at"],
         "rounds_at_s": list(result["at_s"]),
         "iterations": result["iterations"],
+        "device_s": result.get("device_s"),
+        "clock_hz": result.get("clock_hz"),
+        "temperature_c": result.get("temperature_c"),
+        "throttled_rounds": result.get("throttled", 0),
+        "input_sets": result.get("input_sets", 1),
+        **({"transfer_bytes": result["transfer_bytes"]} if "transfer_bytes" in result else {}),
     }
 
 
 def bytes_estimate(setting: Setting, point: Point) -> int:
-    """Memory that a point may need."""
-    itemsize = setting.entry.object_bytes or (8 if setting.dtype == "float64" else 4)
-    return counts.bytes_estimate(point.network, point.n, itemsize, point.optimizer)
+    """Memory that a point may need where it is computed: on an accelerator, that of the device alone."""
+    itemsize = setting.entry.object_bytes or dtypes.find(setting.dtype).stored_itemsize
+    whole = counts.bytes_estimate(point.network, point.n, itemsize, point.optimizer)
+    return whole if setting.device == "cpu" else whole - host_bytes(point)
+
+
+def host_bytes(point: Point) -> int:
+    """Memory that a point of an accelerator may need on the host: the problem, and what the check compares."""
+    return counts.bytes_estimate(point.network, point.n, 0, point.optimizer)
+
+
+def bytes_touched(setting: Setting, point: Point) -> int:
+    """Bytes that a step goes through at the least: parameters and their gradients, inputs, targets, and of every unit its
+    activation and its derivative.
+    """
+    network, dtype = point.network, dtypes.find(setting.dtype)
+    examples = network.layers[0] + network.layers[-1] + 2 * network.u
+    return 2 * network.m * dtype.stored_itemsize + point.n * examples * dtype.itemsize
+
+
+def input_sets(setting: Setting, point: Point, cache_bytes: int | None, free_bytes: int | None) -> int:
+    """How many copies of the problem a block of steps goes through (``bench.rotation``).
+
+    One where compiling takes long: each copy would be compiled anew.
+    """
+    if setting.entry.cost.first_call_s > 1:
+        return 1
+    room = None if free_bytes is None else free_bytes - bytes_estimate(setting, point)
+    return rotation.sets_for(setting.device, bytes_touched(setting, point), cache_bytes, room)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench import machine, reference_kernel
+from bench import device_watch, machine, reference_kernel
 from bench.cells import Setting
 from bench.process import CellFailed, WorkerFailed, WorkerProcess, pick_cpus
 from impls import registry
@@ -24,7 +25,9 @@ def examine(threads: int) -> dict[str, Any]:
     warnings = machine.warnings()  # before this work of our own shows in the load
     found: dict[str, Any] = {"machine": machine.facts(), "load_average": machine.load_average()}
     found["noise"] = noise()
+    found["devices"] = {device: machine.device_missing(device) or "ready" for device in _devices()}
     found["threads"] = {e.name: _threads(e.name, threads) for e in registry.ENTRIES if "cpu" in e.devices}
+    warnings += _of_accelerators()
     for kernel, spread in found["noise"].items():
         if spread["spread"] > NOISY:
             warnings.append(
@@ -39,6 +42,28 @@ def examine(threads: int) -> dict[str, Any]:
     if advice := machine.held_back(pools):
         warnings.append(advice)
     return {**found, "warnings": warnings}
+
+
+def _devices() -> list[str]:
+    """Every device that some implementation knows, each of several cards by its index."""
+    kinds = dict.fromkeys(name for entry in registry.ENTRIES for name in entry.devices)
+    count = len(machine.accelerators())
+    return [
+        device
+        for kind in kinds
+        for device in ([kind] if kind == "cpu" or count < 2 else [f"{kind}:{i}" for i in range(count)])
+    ]
+
+
+def _of_accelerators() -> list[str]:
+    """What would spoil a run on the accelerators that are here."""
+    found = [line for i in range(len(machine.accelerators())) if (line := device_watch.others(f"cuda:{i}"))]
+    if machine.accelerators() and importlib.util.find_spec("pynvml") is None:
+        found.append(
+            "nvidia-ml-py is not installed: clock, temperature and throttling of the device cannot be seen; "
+            "pip install nvidia-ml-py"
+        )
+    return found
 
 
 def noise() -> dict[str, dict[str, float]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import shutil
+import subprocess
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Libraries whose version a result depends on.
 LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "scikit-learn", "autograd", "pytest-benchmark")
@@ -103,28 +108,200 @@ def memory_bytes() -> dict[str, int]:
     return {"total": kib.get("MemTotal", 0) * 1024, "available": kib.get("MemAvailable", 0) * 1024}
 
 
-def accelerators() -> list[str]:
-    """NVIDIA devices the driver shows; no library is imported to find out."""
-    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    models = [line.partition(":")[2].strip() for card in cards for line in _read(card).splitlines() if "Model" in line]
-    return models or [str(path) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+#: What a driver keeps of a device's memory for itself, at most; more than that is somebody's.
+USUAL_OVERHEAD_BYTES = 1 << 30
+#: Oldest driver (its first number) that runs programs of a CUDA version (its first number).
+OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
+
+
+class Card(NamedTuple):  # no dataclass: this file is also loaded by its path alone (``bench.describe``)
+    """An NVIDIA device as the driver tells of it just now; None where it does not tell."""
+
+    uuid: str
+    name: str
+    memory_bytes: int | None = None
+    free_bytes: int | None = None
+    used_bytes: int | None = None
+    driver: str | None = None
+    compute_capability: str | None = None  # "9.0"
+
+
+def cards() -> list[Card]:
+    """The devices that a library would number 0, 1, …, by ``nvidia-smi``; by name alone, by /proc, where there is none."""
+    rows = _nvidia_smi("gpu", "uuid,name,memory.total,memory.free,memory.used,driver_version,compute_cap")
+    found = [_card(row) for row in rows if len(row) == 7]
+    return _visible(found or [Card(path, name) for path, name in _shown_by_the_kernel()])
+
+
+def _nvidia_smi(what: str, fields: str) -> list[list[str]]:
+    """Rows of a query; none where the tool is absent or fails."""
+    try:
+        command = ["nvidia-smi", f"--query-{what}={fields}", "--format=csv,noheader,nounits"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [[value.strip() for value in line.split(",")] for line in told.splitlines() if line.strip()]
+
+
+def _card(row: list[str]) -> Card:
+    total, free, used = (int(value) << 20 if value.isdigit() else None for value in row[2:5])  # MiB
+    driver, capability = (value if value[:1].isdigit() else None for value in row[5:7])  # "[N/A]" where not known
+    return Card(row[0], row[1], total, free, used, driver, capability)
+
+
+def _shown_by_the_kernel() -> list[tuple[str, str]]:
+    paths = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    rows = [(str(path), line) for path in paths for line in _read(path).splitlines() if line.startswith("Model")]
+    found = [(path, line.partition(":")[2].strip()) for path, line in rows]
+    return found or [(str(path), str(path)) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def _visible(found: list[Card]) -> list[Card]:
+    """Those that CUDA_VISIBLE_DEVICES leaves, in its order; a name it does not know hides all that come after it."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return found
+    chosen = []
+    for name in filter(None, map(str.strip, wanted.split(","))):
+        by_number = [found[int(name)]] if name.isdigit() and int(name) < len(found) else []
+        matching = by_number or [card for card in found if not name.isdigit() and card.uuid.startswith(name)]
+        if not matching:
+            break
+        chosen.append(matching[0])
+    return chosen
+
+
+def card_of(device: str) -> Card | None:
+    """The card behind ``cuda:1`` or ``gpu:1``; None for the CPU, and where there is none."""
+    kind, _, index = device.partition(":")
+    found = [] if kind == "cpu" else cards()
+    return found[int(index or 0)] if int(index or 0) < len(found) else None
+
+
+def processes_on(card: Card) -> list[int]:
+    """Processes that compute there, as far as they can be seen: a container may hide them."""
+    rows = _nvidia_smi("compute-apps", "gpu_uuid,pid")
+    return [int(row[1]) for row in rows if len(row) == 2 and row[0] == card.uuid and row[1].isdigit()]
+
+
+@functools.cache
+def accelerators() -> list[dict[str, Any]]:
+    """``{name, memory_bytes, driver, compute_capability, l2_bytes}`` of every NVIDIA device, in the order of ``cards``.
+
+    No library is imported to find out.
+    """
+    found = cards()
+    l2_bytes = _l2_bytes() if found else {}
+    return [
+        {
+            "name": card.name,
+            "memory_bytes": card.memory_bytes,
+            "driver": card.driver,
+            "compute_capability": card.compute_capability,
+            "l2_bytes": l2_bytes.get(card.uuid),
+        }
+        for card in found
+    ]
+
+
+def told(accelerator: dict[str, Any]) -> str:
+    """What is known of one of ``accelerators``, in a line."""
+    sizes = {"memory": accelerator["memory_bytes"], "L2": accelerator["l2_bytes"]}
+    parts = [f"{name} {size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{name} {size / 2**20:.0f} MiB"
+             for name, size in sizes.items() if size]  # fmt: skip
+    named = {"driver": accelerator["driver"], "compute capability": accelerator["compute_capability"]}
+    parts += [f"{name} {value}" for name, value in named.items() if value]
+    return ", ".join([accelerator["name"], *parts])
+
+
+def _l2_bytes() -> dict[str, int]:
+    """Bytes of every device's last-level cache by UUID, asked of the driver itself, which opens no context for it."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        count, l2_attribute = ctypes.c_int(), 38  # CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
+        if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+            return {}
+        found = {}
+        for ordinal in range(count.value):
+            device, size, name = ctypes.c_int(), ctypes.c_int(), (ctypes.c_ubyte * 16)()
+            failed = (
+                cuda.cuDeviceGet(ctypes.byref(device), ordinal)
+                or cuda.cuDeviceGetUuid(ctypes.byref(name), device)
+                or cuda.cuDeviceGetAttribute(ctypes.byref(size), l2_attribute, device)
+            )
+            if not failed:
+                found[f"GPU-{uuid.UUID(bytes=bytes(name))}"] = size.value
+    except (OSError, AttributeError):  # no driver, or one that lacks a function
+        return {}
+    return found
+
+
+def accelerator_missing(index: int = 0) -> str | None:
+    """Why there is no NVIDIA device of that index here; None if there is one."""
+    found = accelerators()
+    if not found:
+        return _silent_driver() or "no NVIDIA device or driver on this machine"
+    if index >= len(found):
+        told = ", ".join(f"{i}: {card['name']}" for i, card in enumerate(found))
+        return f"{len(found)} NVIDIA device{'s are' if len(found) > 1 else ' is'} visible here ({told})"
+    return None
+
+
+def _silent_driver() -> str | None:
+    """What nvidia-smi says where it is installed and finds no device; None where it is not."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    if os.environ.get("CUDA_VISIBLE_DEVICES") is not None and _nvidia_smi("gpu", "uuid"):
+        return f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} hides every NVIDIA device"
+    try:
+        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+        lines = (told.stdout + told.stderr).strip().splitlines()
+    except (OSError, subprocess.SubprocessError) as error:
+        lines = [str(error)]
+    return f"the NVIDIA driver does not answer: {lines[0] if lines else 'nvidia-smi says nothing'}"
 
 
 def device_missing(device: str) -> str | None:
-    """Why ``device`` (``cpu``, ``cuda``: torch's, ``gpu``: JAX's) cannot be used here, and what mends it; None if it can.
-
-    Judged from files and package metadata: no library is imported to find out.
+    """Why ``device`` (``cpu``, ``cuda[:i]``: torch's, ``gpu[:i]``: JAX's) cannot be used here, and what mends it; None if
+    it can.  Judged from files, the driver and package metadata: no library is imported to find out.
     """
-    if device == "cpu":
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
         return None
-    if not accelerators():
-        return "no NVIDIA device or driver on this machine"
+    reason = accelerator_missing(int(index or 0))
+    if reason:
+        return reason
     version = libraries().get("torch") or ""
-    if device == "cuda" and version.endswith("+cpu"):
+    if kind == "cuda" and version.endswith("+cpu"):
         return f"torch {version} is the CPU build: pip install torch=={version.partition('+')[0]} in its CUDA build"
-    if device == "gpu" and not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+    if kind == "gpu" and _cuda_of_jax() is None:
         return "this JAX drives the CPU only: pip install 'jax[cuda12]'"
+    return _old_driver(
+        accelerators()[int(index or 0)]["driver"], _cuda_of_torch() if kind == "cuda" else _cuda_of_jax(), kind
+    )
+
+
+def _old_driver(driver: str | None, cuda: int | None, kind: str) -> str | None:
+    oldest = OLDEST_DRIVER.get(cuda or 0)
+    if driver is None or oldest is None or int(driver.partition(".")[0]) >= oldest:
+        return None
+    library = {"cuda": "torch", "gpu": "jax"}[kind]
+    return f"driver {driver} is too old for CUDA {cuda}, which {library} is built for: it needs {oldest} or newer"
+
+
+def _cuda_of_torch() -> int | None:
+    """First number of the CUDA version that torch brings along."""
+    local = (libraries().get("torch") or "").partition("+cu")[2]
+    if local[:2].isdigit():
+        return int(local[:2])
+    for name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime-cu11"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return int(importlib.metadata.version(name).partition(".")[0])
     return None
+
+
+def _cuda_of_jax() -> int | None:
+    return next((major for major in (13, 12) if importlib.util.find_spec(f"jax_cuda{major}_plugin")), None)
 
 
 def load_average() -> float:

@@ -12,16 +12,17 @@ from random import Random
 from typing import Any
 
 from backprop_files import UserError
-from bench import machine, profiles, reference_kernel
-from bench.cells import Cell, Point, Setting, bytes_estimate, data_label
+from bench import device_watch, machine, profiles, reference_kernel
+from bench.cells import Cell, Point, Setting, bytes_estimate, data_label, host_bytes
 from bench.profiles import Profile
-from impls import optimizers, registry
-from impls.interface import PHASES
+from impls import dtypes, optimizers, registry
+from impls.interface import PHASES, TRANSFERS
 from impls.names import nearest
 from impls.problem import SYNTHETIC, dataset_of
 from impls.registry import Entry
 
 ALL_PHASES = ("step", *PHASES)
+KNOWN_PHASES = (*ALL_PHASES, *TRANSFERS)
 #: Share of the free memory that a cell may be estimated to need.
 MEMORY_SHARE = 0.8
 #: Further passes at most, where a precision is asked for.
@@ -40,7 +41,7 @@ class Settings:
     device: str = "cpu"
     threads: int = 1
     dtype: str = ""  # empty: float32 where the implementation has it, else its own
-    phases: tuple[str, ...] = ALL_PHASES
+    phases: tuple[str, ...] = ALL_PHASES  # on an accelerator, those of TRANSFERS come along unless others are named
     seed: int = 0
     data: str = SYNTHETIC  # or a data set's name, or the absolute path of a data file
     passes: int = 0  # 0: the profile's
@@ -139,13 +140,11 @@ def make(settings: Settings) -> Plan:
 
 def _check(settings: Settings) -> None:
     for phase in settings.phases:
-        if phase not in ALL_PHASES:
-            raise UserError(nearest("phase", phase, ALL_PHASES))
+        if phase not in KNOWN_PHASES:
+            raise UserError(nearest("phase", phase, KNOWN_PHASES))
     for kernel in settings.kernels:
         if kernel not in reference_kernel.CANDIDATES:
             raise UserError(nearest("kernel", kernel, reference_kernel.CANDIDATES))
-    if settings.dtype and settings.dtype not in registry.DTYPES:
-        raise UserError(nearest("dtype", settings.dtype, registry.DTYPES))
     for optimizer in settings.optimizers:
         optimizers.find(optimizer)
     if settings.passes < 0:
@@ -159,6 +158,8 @@ def _check(settings: Settings) -> None:
     if settings.seed < 0:
         raise UserError(f"seed {settings.seed}: give 0 or more")
     check_device(settings.device)
+    if settings.dtype:
+        check_dtype(settings.dtype, settings.device)
     _check_data(settings.data)
 
 
@@ -178,20 +179,32 @@ def check_device(device: str) -> None:
     """Raise UserError for a device that no implementation knows, or that is absent here."""
     known = list(dict.fromkeys(name for entry in registry.ENTRIES for name in entry.devices))
     kind, _, index = device.partition(":")
-    if kind not in known or (index and not index.isdigit()):
+    if kind not in known or (":" in device and not index.isdigit()) or (kind == "cpu" and index):
         raise UserError(nearest("device", device, known))
-    found = machine.accelerators()
-    if kind != "cpu" and int(index or 0) >= len(found):
-        raise UserError(
-            f"device '{device}' is absent: {len(found)} accelerators are visible here; 'cpu' is always there"
-        )
+    reason = None if kind == "cpu" else machine.accelerator_missing(int(index or 0))
+    if reason:
+        raise UserError(f"device '{device}' is absent: {reason}; 'cpu' is always there")
+
+
+def check_dtype(dtype: str, device: str) -> None:
+    """Raise UserError for a dtype that is unknown, or that this device cannot compute in."""
+    found = dtypes.find(dtype)
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        if found.accelerators_only:
+            raise UserError(f"dtype '{dtype}' is one of accelerators: the CPU has none; give --device cuda or gpu")
+        return
+    card = machine.accelerators()[int(index or 0)]
+    major, _, minor = (card["compute_capability"] or "").partition(".")
+    if major.isdigit() and (reason := dtypes.lacking(dtype, (int(major), int(minor or 0)), device, card["name"])):
+        raise UserError(reason)
 
 
 def _entries(settings: Settings, profile: Profile) -> list[Entry]:
     own = [registry.own(target) for target in settings.own]
     chosen = registry.select(settings.impls)
     if not chosen and not own:
-        usual = [entry for entry in registry.ENTRIES if profile.name in entry.sweeps]
+        usual = [entry for entry in registry.ENTRIES if (profile.like or profile.name) in entry.sweeps]
         chosen = [entry for entry in usual if "cpu" in entry.devices or device_of(entry, settings.device)]
     entries = [*chosen, *own]
     names = [entry.name for entry in entries]
@@ -206,12 +219,15 @@ def _setting(entry: Entry, settings: Settings, left_out: list[dict[str, Any]]) -
     reason = entry.missing()
     if reason and entry.name in settings.impls:
         raise UserError(f"implementation '{entry.name}' cannot run: {reason}")
-    dtype = settings.dtype or ("float32" if "float32" in entry.dtypes else entry.dtypes[0])
     device = device_of(entry, settings.device)
+    able = entry.dtypes_on(device or "cpu")
+    dtype = settings.dtype or ("float32" if "float32" in able else able[0])
     if reason is None and device is None:
         reason = f"{entry.name} has no device '{settings.device}'"
-    if reason is None and dtype not in entry.dtypes:
-        reason = f"{entry.name} computes in {', '.join(entry.dtypes)} only"
+    if reason is None:
+        reason = machine.device_missing(device or "cpu")
+    if reason is None and dtype not in able:
+        reason = f"{entry.name} computes in {', '.join(able)} only"
     if reason or device is None:
         left_out.append({"impl": entry.name, "cell": "all", "reason": reason})
         return None
@@ -228,7 +244,7 @@ def device_of(entry: Entry, device: str) -> str | None:
 
 
 def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list[dict[str, Any]]) -> Iterable[Job]:
-    memory = machine.memory_bytes()["available"]
+    room = Room.on(setting.device)
     entry = setting.entry
     trained_by = settings.optimizers or profile.optimizers
     unable = [name for name in trained_by if name not in entry.optimizers]
@@ -238,32 +254,74 @@ def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list
     ]
     able = tuple(name for name in trained_by if name not in unable)
     for point in profiles.points(profile, entry, settings.seed, able) if able else ():
-        reason = _unfit(setting, point, profile, memory)
-        wanted = {*(("step",) if point.step else ()), *point.phases} & {*settings.phases} & {*entry.phases}
-        phases = tuple(phase for phase in ALL_PHASES if phase in wanted)
+        reason = _unfit(setting, point, profile, room)
+        phases = _phases(setting, point, settings)
         if reason:
             left_out.append({"impl": setting.entry.name, "cell": point.label, "reason": reason})
         elif phases:
             yield from (Job(0, setting, point, phases),)
 
 
-def _unfit(setting: Setting, point: Point, profile: Profile, memory: int) -> str | None:
+def _phases(setting: Setting, point: Point, settings: Settings) -> tuple[str, ...]:
+    """What is measured of a point: its step and phases, as far as asked for and as the implementation has them; along the
+    examples, all that they grow with, transfers too.
+    """
+    entry = setting.entry
+    asked = {*settings.phases}
+    if setting.device != "cpu" and settings.phases == ALL_PHASES:
+        asked |= {*TRANSFERS}
+    has = {*(("step",) if point.step else ()), *point.phases} & {*entry.phases}
+    if "examples" in point.axes and point.step:
+        has |= {*entry.transfers}
+    return tuple(phase for phase in KNOWN_PHASES if phase in has & asked)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that are free just now: on the host, and on the device that computes; 0 where nobody tells."""
+
+    host_bytes: int
+    device_bytes: int
+
+    @classmethod
+    def on(cls, device: str) -> Room:
+        """As the system and the driver tell."""
+        card = machine.card_of(device)
+        host = machine.memory_bytes()["available"]
+        return cls(host, host if device == "cpu" else (card.free_bytes or 0) if card else 0)
+
+
+def _unfit(setting: Setting, point: Point, profile: Profile, room: Room) -> str | None:
     """Why a point cannot be measured here, by an estimate made beforehand."""
     incapable = setting.entry.cannot(point.network, point.optimizer)
     if incapable:
         return incapable
-    needed = bytes_estimate(setting, point)
-    if memory and setting.device == "cpu" and needed > MEMORY_SHARE * memory:
-        return f"would need about {needed / 2**30:.1f} GiB, {memory / 2**30:.1f} GiB are free"
+    where = "" if setting.device == "cpu" else f" on {setting.device}"
+    if reason := _lacking(bytes_estimate(setting, point), room.device_bytes, where):
+        return reason
+    if where and (reason := _lacking(host_bytes(point), room.host_bytes, " on the host")):
+        return reason
     step = step_estimate_s(setting, point)
     if step > profile.longest_step_s:
         return f"a step would take about {step:.1f} s; profile '{profile.name}' stops at {profile.longest_step_s:g} s"
     return None
 
 
+def _lacking(needed: int, free: int, where: str) -> str | None:
+    if free and needed > MEMORY_SHARE * free:
+        return f"would need about {needed / 2**30:.1f} GiB{where}, {free / 2**30:.1f} GiB are free"
+    return None
+
+
+#: Of any accelerator, only to plan with: seconds of an operation, and of a parameter that is made, compared and copied.
+DEVICE_OPERATION_S, DEVICE_PARAMETER_S = 3e-14, 1e-7
+
+
 def step_estimate_s(setting: Setting, point: Point) -> float:
     """Seconds a step may take, from the registry's rough figures; only to plan with."""
     cost = setting.entry.cost
+    if setting.device != "cpu":
+        return cost.step_s + profiles.work(point) * DEVICE_OPERATION_S
     return cost.step_s + point.n * cost.example_s + profiles.work(point) * cost.operation_s
 
 
@@ -276,10 +334,15 @@ def _shuffled(ready: list[tuple[Setting, list[Job]]], number: int, seed: int) ->
 
 
 def _notes(settings: Settings, jobs: list[Job]) -> list[str]:
+    busy = device_watch.others(settings.device)
+    notes = [busy] if busy else []
     dataset = dataset_of(settings.data)
     if dataset is None or all(job.point.n <= dataset.n for job in jobs):
-        return []
-    return [f"data '{dataset.name}' have {dataset.n:,} rows; cells with more examples repeat them"]
+        return notes
+    return [
+        *notes,
+        f"data '{dataset.name}' have {dataset.n:,} rows; cells with more examples repeat them",
+    ]
 
 
 class Budget:
@@ -355,7 +418,8 @@ class Budget:
         if job.key in self._learned:
             return self._learned[job.key] + compiled
         # prepared, checked against the reference, warmed up, at least three rounds, however long a step is
-        return 0.03 + compiled + 8 * step_estimate_s(job.setting, job.point)
+        prepared = 0.03 if job.setting.device == "cpu" else 0.3 + DEVICE_PARAMETER_S * job.point.network.m
+        return prepared + compiled + 8 * step_estimate_s(job.setting, job.point)
 
     def _starts(self, jobs: list[Job]) -> float:
         """Start-up of the workers still to come."""
@@ -364,5 +428,6 @@ class Budget:
 
 
 def _loops(job: Job) -> int:
-    """Timed loops of a job: the step, and the phases together."""
-    return ("step" in job.phases) + any(phase != "step" for phase in job.phases)
+    """Timed loops of a job: the step, the phases together, and each transfer."""
+    alone = [phase for phase in job.phases if phase == "step" or phase in TRANSFERS]
+    return len(alone) + (len(alone) < len(job.phases))

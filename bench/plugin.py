@@ -152,15 +152,20 @@ def _names(text: str) -> tuple[str, ...]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the sweep; they act with --benchmark-only."""
     group = parser.getgroup("backprop-bench", "the backpropagation sweep (with --benchmark-only)")
-    group.addoption("--profile", default="quick", help="smoke, quick (default) or full")
+    group.addoption("--profile", default="quick", help="smoke, quick (default), full, gpu, gpu-quick or gpu-large")
     group.addoption(
         "--impls", type=_names, default=(), help="implementations, comma-separated (default: the profile's)"
     )
     group.addoption("--impl", action="append", default=[], help="your own: file.py:Class or package.module:Class")
     group.addoption("--device", default="cpu", help="cpu (default), cuda[:i] or gpu[:i]")
     group.addoption("--threads", type=int, default=1, help="cores to measure with (default 1)")
-    group.addoption("--dtype", default="", help="float32 or float64 (default: float32 where there is one)")
-    group.addoption("--phases", type=_names, default=plan.ALL_PHASES, help="of step,forward,loss,backward,update")
+    group.addoption("--dtype", default="", help="see backprop-bench list (default: float32 where there is one)")
+    group.addoption(
+        "--phases",
+        type=_names,
+        default=plan.ALL_PHASES,
+        help="of step,forward,loss,backward,update,transfer,transfer-pinned",
+    )
     group.addoption(
         "--optimizers",
         type=_names,

@@ -45,6 +45,7 @@ def environment(threads: int, cpus: list[int], cache: Path | None) -> dict[str, 
         "PYTHONHASHSEED": "0",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the driver's own, so that cuda:1 is the second that nvidia-smi shows
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     if cache:  # compiled code of the first pass serves the later ones
@@ -183,6 +184,12 @@ def keep_off(cpus: list[int]) -> str | None:
     except (AttributeError, OSError) as error:
         return f"affinity is not permitted here ({error}): processes may move between cores"
     return None
+
+
+def allow(cpus: list[int]) -> None:
+    """Let this process run on these cores, as far as that is permitted."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, cpus)
 
 
 def check_threads(threads: int) -> None:

@@ -44,6 +44,7 @@ class Range:
     heldout: int = 0
     functions: tuple[str, ...] = ("relu", "sigmoid", "tanh", "gelu")  # a step each, at the centre
     every_phase: bool = False  # each phase at every point of every axis, not only where it grows
+    grid: tuple[tuple[int, int], ...] = ()  # further (n, width) with relu, as most users' networks have it; a step each
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Profile:
     slow: Range  # for implementations that take as long over far smaller cells
     longest_step_s: float  # cells whose step is estimated longer are left out, and named
     joint_only: bool = False  # the random design alone
+    grid_only: bool = False  # the grid alone
+    like: str = ""  # whose implementations it takes where none are named; empty: those that name it
     optimizers: tuple[str, ...] = (optimizers.USUAL,)  # the usual one has all axes, others their update's
 
 
@@ -86,6 +89,23 @@ _FULL = replace(
     joint=80,
     heldout=16,
 )
+#: An accelerator's range is wider by a decade or two: below the middle it waits for launches.
+_GPU = Range(
+    1024,
+    1024,
+    2,
+    4,
+    (1, 16, 128, 1024, 4096, 8192),
+    (1, 2, 4, 8),
+    (16, 64, 256, 1024, 4096, 8192),
+    (1, 4, 16, 32),
+    joint=9,
+    heldout=4,
+    functions=("relu",),
+    grid=((16, 64), (8192, 64), (8192, 1024), (8192, 8192)),
+)
+#: In less time: its large networks are few, since each is held to a float64 reference on the CPU.
+_GPU_QUICK = replace(_GPU, widths=(16, 64, 256, 1024, 4096), degrees=(1, 4, 16), joint=7, grid=((16, 64), (8192, 64)))
 _SLOW_SMOKE = Range(4, 16, 2, 4, (2, 8, 32), (1, 2, 4), (4, 8, 16), (1, 4, 16), functions=())
 _SLOW_QUICK = Range(
     8,
@@ -117,6 +137,20 @@ PROFILES = {
         Profile("full", 5, 0.25, None, _FULL, _SLOW_FULL, 10.0, optimizers=optimizers.NAMES),
         # cells to hold predictions against: drawn like the quick sweep's, with another seed never the same
         Profile("check", 3, 0.1, 100.0, _QUICK, _SLOW_QUICK, 0.06, joint_only=True),
+        Profile("gpu", 3, 0.1, 600.0, _GPU, _SLOW_QUICK, 0.5, like="quick"),
+        Profile("gpu-quick", 3, 0.05, 150.0, _GPU_QUICK, _SLOW_QUICK, 0.5, like="quick"),
+        # what a device is bought for: its rate in the largest products, which takes longer to check than to measure
+        Profile(
+            "gpu-large",
+            2,
+            0.3,
+            150.0,
+            replace(_GPU, grid=((8192, 4096), (8192, 8192))),
+            _SLOW_QUICK,
+            0.5,
+            grid_only=True,
+            like="quick",
+        ),
     )
 }
 
@@ -150,9 +184,13 @@ def points(profile: Profile, entry: Entry, seed: int, names: Sequence[str] = ())
 
 
 def _asked(profile: Profile, chosen: Range, seed: int, names: Sequence[str]) -> Iterator[Point]:
+    if profile.grid_only:
+        yield from _grid(chosen)
+        return
     if optimizers.USUAL in names:
         if not profile.joint_only:
             yield from _axes(chosen)
+            yield from _grid(chosen)
         yield from _joint(chosen, seed)
     for name in names:
         if name != optimizers.USUAL:
@@ -193,6 +231,11 @@ def _axes(chosen: Range) -> Iterator[Point]:
         yield Point(_network(chosen, activation=f"horner-{degree}"), chosen.n, ("activation",), phases=phases)
     for name in chosen.functions:
         yield Point(_network(chosen, activation=name), chosen.n, ("functions",))
+
+
+def _grid(chosen: Range) -> Iterator[Point]:
+    for n, width in chosen.grid:
+        yield Point(_network(chosen, width, activation="relu"), n, ("grid",))
 
 
 #: Along which axes a phase is said to grow.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import time
@@ -14,8 +15,8 @@ from typing import Any
 
 from backprop_files import UserError
 from bench import machine, process, visits
-from bench.cells import Cell, Setting, bytes_estimate, measured
-from bench.plan import Budget, Job, Plan
+from bench.cells import Cell, Setting, bytes_estimate, input_sets, measured
+from bench.plan import Budget, Job, Plan, Room
 from bench.precision import Precision
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
 from bench.visits import Task
@@ -138,7 +139,8 @@ class Recorder:
     def _group(self, first: Job) -> Iterator[tuple[Job, Task | Enough | LeftOut]]:
         """The jobs that follow in the same worker, each with its task or the reason why there is none."""
         now = time.monotonic()
-        free = GROUP_MEMORY * machine.memory_bytes()["available"]
+        room = Room.on(first.setting.device).device_bytes
+        free = GROUP_MEMORY * (room or math.inf)
         start = next(i for i, job in enumerate(self._pending) if job is first)
         count = 0
         for job in self._pending[start:]:
@@ -154,7 +156,17 @@ class Recorder:
             assert self._budget is not None
             now = self._budget.end_of(job, seconds, now)
             count += 1
-            yield job, Task(job.point, job.phases, seconds, _patience_s(job), trace=job.pass_number == 1)
+            sets = input_sets(job.setting, job.point, self._cache_bytes(job.setting.device), room or None)
+            yield job, Task(job.point, job.phases, seconds, _patience_s(job), job.pass_number == 1, sets)
+
+    @staticmethod
+    def _cache_bytes(device: str) -> int | None:
+        """Of an accelerator's last level; None where nobody tells."""
+        kind, _, index = device.partition(":")
+        if kind == "cpu":
+            return None
+        size: int | None = machine.accelerators()[int(index or 0)]["l2_bytes"]
+        return size
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._done[id(job)] = dict.fromkeys(job.phases, error)
@@ -176,11 +188,22 @@ class Recorder:
         if task.error:
             self._fail(job, task.error)
             return
+        self._throttled(job, task)
         once_s = task.traced_s + sum(result["first_call_s"] for result in task.results.values())
         self._precision.learn(job, task.results)
         self._budget.spent(job, task.wall_s, once_s, task.seconds)
         wall_s = task.wall_s / len(task.results)
         self._done[id(job)] = {phase: result | {"wall_s": wall_s} for phase, result in task.results.items()}
+
+    def _throttled(self, job: Job, task: Task) -> None:
+        """Say once a process that its device would not stop throttling."""
+        kept = sum(result.get("throttled_kept", 0) for result in task.results.values())
+        told = (
+            f"{job.setting.label}, pass {job.pass_number}: the device throttled (heat, or its power supply) and would not "
+            "stop: such rounds were kept; cool it, or expect slower and wider results"
+        )
+        if kept and told not in self.notes:
+            self.notes.append(told)
 
     def _seconds_for(self, job: Job, now: float) -> float:
         """Seconds to time each loop of a job that begins at ``now``.  Raises LeftOut or Enough."""
@@ -257,10 +280,12 @@ class Recorder:
 
 def _patience_s(job: Job) -> float:
     """How long an answer may take before the worker is given up for hung."""
-    from bench.plan import step_estimate_s
+    from bench.plan import DEVICE_PARAMETER_S, step_estimate_s
 
+    made = 0.0 if job.setting.device == "cpu" else DEVICE_PARAMETER_S * job.point.network.m
     return (
         60.0
+        + 20 * made
         + 10 * job.setting.entry.cost.first_call_s * len(job.phases)
         + 200 * step_estimate_s(job.setting, job.point)
     )

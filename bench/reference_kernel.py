@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 #: Each does its work so many times and returns the mean seconds.
@@ -26,7 +27,8 @@ USUAL = ("product", "objects")
 def make(device: str, library: str, names: Sequence[str] = USUAL) -> Kernels:
     """Functions by name that do their work on ``device`` as often as told and return the mean seconds, synchronised.
 
-    On the CPU they are ``CANDIDATES``; on an accelerator there is only a product, by ``library`` (``torch``, ``jax``).
+    On the CPU they are ``CANDIDATES``; on an accelerator there is only a product, of float32 without TF32 whatever the
+    cell's dtype, by ``library`` (``torch``, ``jax``).
     """
     if device == "cpu":
         return {name: _timed(CANDIDATES[name]()) for name in names}
@@ -116,10 +118,24 @@ def _torch_product(device: str) -> Callable[[], object]:
     out = torch.empty_like(a)
 
     def work() -> None:
-        torch.mm(a, a, out=out)
+        with torch_products(tf32=False):
+            torch.mm(a, a, out=out)
         torch.cuda.synchronize(device)
 
     return work
+
+
+@contextmanager
+def torch_products(tf32: bool) -> Iterator[None]:
+    """float32's products in TF32, or not, whatever the cells measured beside ask for; theirs again afterwards."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _jax_product(device: str) -> Callable[[], object]:
@@ -130,5 +146,5 @@ def _jax_product(device: str) -> Callable[[], object]:
 
     place: Any = resolve(device)
     a = jax.device_put(jnp.full((1024, 1024), 0.01, jnp.float32), place)
-    product = jax.jit(lambda a: a @ a)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST))
     return lambda: jax.block_until_ready(product(a))  # type: ignore[no-untyped-call]

@@ -31,6 +31,7 @@ class Task:
     seconds: float
     patience_s: float = 300.0
     trace: bool = False  # its memory: bytes are exact, once is enough
+    input_sets: int = 1  # copies of the problem that a block of steps goes through
     wall_s: float = 0.0
     traced_s: float = 0.0
     results: dict[str, dict[str, Any]] = field(default_factory=dict)  # by phase
@@ -90,7 +91,7 @@ def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
     share = task.seconds / task.visits
     try:
         if number == 0:
-            prepared = worker.ask(preparation(i, task.point, task.phases, task.trace), task.patience_s)
+            prepared = worker.ask(preparation(i, task.point, task.phases, task.trace, task.input_sets), task.patience_s)
             first, task.traced_s = prepared["phases"], prepared["traced_s"]
         visited = worker.ask({"op": "visit", "key": i, "seconds": share, "patience_s": task.seconds}, task.patience_s)[
             "phases"
@@ -109,7 +110,7 @@ def _visit(worker: WorkerProcess, i: int, task: Task, number: int) -> None:
             join(task.results[phase], rounds)
 
 
-def preparation(key: int, point: Point, phases: Sequence[str], trace: bool) -> dict[str, Any]:
+def preparation(key: int, point: Point, phases: Sequence[str], trace: bool, input_sets: int = 1) -> dict[str, Any]:
     """The request that has a worker prepare a point under ``key``."""
     network = point.network
     return {
@@ -122,6 +123,7 @@ def preparation(key: int, point: Point, phases: Sequence[str], trace: bool) -> d
         "n": point.n,
         "phases": list(phases),
         "trace": trace,
+        "input_sets": input_sets,
     }
 
 
@@ -131,5 +133,12 @@ def join(known: dict[str, Any], rounds: dict[str, Any]) -> None:
     known["at_s"] += rounds["at_s"]
     known["dropped"] += rounds["dropped"]
     known["quiet"] += rounds["quiet"]
+    for count in ("throttled", "throttled_kept"):
+        known[count] = known.get(count, 0) + rounds.get(count, 0)
+    for series in ("device_s", "clock_hz"):  # one a round, or nothing at all
+        both = known.get(series), rounds.get(series)
+        known[series] = [*both[0], *both[1]] if both[0] and both[1] else None
+    celsius = [state["temperature_c"] for state in (known, rounds) if state.get("temperature_c") is not None]
+    known["temperature_c"] = max(celsius, default=None)
     for kernel, times in known["reference_s"].items():
         times += rounds["reference_s"][kernel]

@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from backprop_files import USUAL_OPTIMIZER
@@ -37,26 +38,37 @@ def main(answers: int) -> None:
     with os.fdopen(answers, "w") as out:
         for line in sys.stdin:
             request = json.loads(line)
-            try:
-                if request["op"] == "start":
-                    worker = Worker(request)
-                    answer = worker.started()
-                elif worker is not None:
-                    answer = worker.answer(request)
-                answer["ok"] = True
-            except MemoryError:
-                answer = {"ok": False, "kind": "memory", "reason": "out of memory"}
-            except Exception as error:
-                answer = {"ok": False, "kind": _kind(error), "reason": _one_line(error)}
+            if request["op"] == "start":
+                worker = None  # what an earlier one held goes first
+            answer, worker = _answered(worker, request)
+            if answer.get("kind") == "memory" and worker is not None:
+                worker.let_go(request.get("key"))
             out.write(json.dumps(answer) + "\n")
             out.flush()
+
+
+def _answered(worker: Worker | None, request: dict[str, Any]) -> tuple[dict[str, Any], Worker | None]:
+    """The answer, and the worker that gave it.  No frame of what failed is left: arrays that it held can be let go."""
+    try:
+        if request["op"] == "start":
+            worker = Worker(request)
+            answer = worker.started()
+        elif worker is not None:
+            answer = worker.answer(request)
+        return answer | {"ok": True}, worker
+    except MemoryError:
+        return {"ok": False, "kind": "memory", "reason": "out of memory"}, worker
+    except Exception as error:
+        return {"ok": False, "kind": _kind(error), "reason": _one_line(error)}, worker
 
 
 def _kind(error: Exception) -> str:
     name = type(error).__name__
     if name == "Mismatch":
         return "mismatch"
-    return "memory" if "OutOfMemory" in name or "RESOURCE_EXHAUSTED" in str(error) else "error"
+    # torch has a class of its own for it, XLA a word, and CUDA's own errors come as plain runtime errors
+    words = ("RESOURCE_EXHAUSTED", "out of memory")
+    return "memory" if "OutOfMemory" in name or any(word in str(error) for word in words) else "error"
 
 
 def _one_line(error: Exception) -> str:
@@ -74,9 +86,9 @@ def _offer_to_the_oom_killer() -> None:
 class Prepared:
     """A point held against the reference, ready to be visited."""
 
-    instance: Any
+    rotation: Any  # the problem's copies
     phases: list[str]
-    loops: dict[str, Any] = field(default_factory=dict)  # "step" and "phases"
+    loops: dict[str, Any] = field(default_factory=dict)  # "step", "phases", "transfer", "transfer-pinned"
     started_at: dict[str, float] = field(default_factory=dict)  # first visit of each loop
 
 
@@ -90,19 +102,22 @@ class Worker:
         self.seed, self.data = request["seed"], request["data"]
         self.entry = registry.find(request["impl"])
         self.entry.load()  # import the library now, before threads are read back
-        from bench import ceilings, reference_kernel
+        from bench import ceilings, device_clock, device_watch, reference_kernel
         from bench.quiet import Quiet
 
         self.measure_ceilings = ceilings.measure
         self.ceilings: dict[str, float | None] = {}
         if request.get("ceilings", True):
-            self.ceilings = self.measure_ceilings(self.device, self.dtype) | {"call_floor_s": ceilings.call_floor()}
+            self.ceilings = self.measure_ceilings(self.device, self.dtype) | {
+                "call_floor_s": ceilings.call_floor(device=self.device)
+            }
         self.synchronizes = False  # until it was seen to
         self.prepared: dict[int, Prepared] = {}
         self.held: set[Any] = set()  # what tasks of experiments have checked
-        self.reference = reference_kernel.make(
-            self.device, self.entry.requires[0] if self.entry.requires else "", request["kernels"]
-        )
+        library = self.entry.requires[0] if self.entry.requires else ceilings.library_of(self.device)
+        self.reference = reference_kernel.make(self.device, library, request["kernels"])
+        self.clock = device_clock.clock_for(self.device, library)
+        self.watch = device_watch.watch_for(self.device)
         self.quiet = Quiet(self.reference, request.get("quiet_level"))
 
         self._rehearse()
@@ -142,17 +157,22 @@ class Worker:
 
     def prepare(self, request: dict[str, Any]) -> dict[str, Any]:
         """Prepare a point and hold it against the reference; answers first calls, and memory if asked to trace it."""
-        from bench import memory
-        from impls import conformance
-        from impls.interface import PHASES, Network
+        from bench import memory, repeated
+        from impls.interface import PHASES, TRANSFERS, Network
         from impls.problem import make_problem
 
         gc.collect()  # what the last point left; while timing, collection is off
         network = Network(tuple(request["layers"]), request["activation"], request["loss"])
-        problem = make_problem(network, request["n"], self.seed, self.data, **_trained_by(request))
-        expected = conformance.Expected.of(problem, self.dtype)
+        distinct = repeated.distinct(network, request["n"], self.device)
+        few = make_problem(network, distinct, self.seed, self.data, **_trained_by(request))
+        problem = repeated.problem(few, request["n"])
+        expected = repeated.expected(few, problem, self.dtype)
         instance = self._prepare(problem)
         first: dict[str, float] = {}
+        for phase in TRANSFERS:  # before all else: what they bring is held to the reference
+            if phase in request["phases"]:
+                bring = partial(instance.transfer, phase == TRANSFERS[1])
+                first[phase] = _timed(lambda bring=bring: (bring(), instance.synchronize()))
         if set(request["phases"]) & set(PHASES):
             first |= _check_phases(instance, expected)
         first["step"] = _timed(lambda: (instance.step(), instance.synchronize()))
@@ -169,21 +189,47 @@ class Worker:
         if request.get("trace"):
             peak = memory.peak(self.entry, self.device, instance, lambda: self._prepare(problem))
         traced_s = time.perf_counter() - start
-        self.prepared[request["key"]] = self._with_loops(instance, request["phases"])
-        phases = {phase: {"first_call_s": first[phase]} | peak._asdict() for phase in request["phases"]}
+        rotation = self._rotation(instance, request.get("input_sets", 1), problem)
+        self.prepared[request["key"]] = self._with_loops(rotation, request["phases"])
+        told = peak._asdict() | {"input_sets": len(rotation.instances)}
+        phases = {phase: {"first_call_s": first[phase]} | told for phase in request["phases"]}
+        for phase in phases.keys() & set(TRANSFERS):  # no step: its memory and its copies are none of theirs
+            moved = {"transfer_bytes": _transfer_bytes(instance, problem, self.dtype)}
+            phases[phase] |= memory.Peak()._asdict() | {"input_sets": 1} | moved
         return {"phases": phases, "traced_s": traced_s}
 
-    def _with_loops(self, instance: Any, phases: list[str]) -> Prepared:
-        from bench.timing import Loop
-        from impls.interface import PHASES
+    def _rotation(self, instance: Any, wanted: int, problem: Any) -> Any:
+        from bench import rotation
 
-        prepared = Prepared(instance, phases)
+        return rotation.Rotation(rotation.copies(instance, wanted, lambda: self._prepare(problem)))
+
+    def _with_loops(self, rotation: Any, phases: list[str]) -> Prepared:
+        from impls.interface import PHASES, TRANSFERS
+
+        prepared, instance = Prepared(rotation, phases), rotation.instances[0]
         if "step" in phases:
-            prepared.loops["step"] = Loop([instance.step], instance.synchronize, self.reference, self.quiet)
+            prepared.loops["step"] = self._loop([rotation.call("step")], rotation.waiting)
         if set(phases) & set(PHASES):
-            calls = [getattr(instance, phase) for phase in PHASES]
-            prepared.loops["phases"] = Loop(calls, instance.synchronize, self.reference, self.quiet)
+            prepared.loops["phases"] = self._loop([rotation.call(phase) for phase in PHASES], rotation.waiting)
+        for phase in TRANSFERS:
+            if phase in phases:
+                call = partial(instance.transfer, phase == TRANSFERS[1])
+                prepared.loops[phase] = self._loop([call], instance.synchronize)
         return prepared
+
+    def _loop(self, calls: list[Any], synchronize: Any) -> Any:
+        from bench.timing import Loop
+
+        return Loop(calls, synchronize, self.reference, self.quiet, self.clock, self.watch)
+
+    def let_go(self, key: int | None) -> None:
+        """After a cell that found no memory: what it held is no more, and the device has it back for the next cells."""
+        if key is not None:
+            self.prepared.pop(key, None)
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def visit(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time every loop of a prepared point, for a while or for one turn; answers rounds by phase."""
@@ -197,13 +243,14 @@ class Worker:
                 rounds = loop.turn(request["patience_s"])
             else:
                 rounds = loop.visit(request["seconds"], request["patience_s"])
-            names = ("step",) if name == "step" else PHASES
+            names = PHASES if name == "phases" else (name,)
             found |= {
                 phase: vars(r) | {"started_at": started_at}
                 for phase, r in zip(names, rounds, strict=True)
                 if phase in prepared.phases
             }
-        _check_finite(prepared.instance)
+        for instance in prepared.rotation.instances:
+            _check_finite(instance)
         return {"phases": found}
 
     def experiment(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -288,6 +335,16 @@ def _trained_by(request: dict[str, Any]) -> dict[str, Any]:
     """The argument of ``make_problem`` that names an optimizer; none for the usual one, which older code knows alone."""
     optimizer = request.get("optimizer", USUAL_OPTIMIZER)
     return {} if optimizer == USUAL_OPTIMIZER else {"optimizer": optimizer}
+
+
+def _transfer_bytes(instance: Any, problem: Any, dtype: str) -> int:
+    """What one transfer moves: as the implementation tells it, else inputs and targets as they are stored."""
+    from impls import dtypes
+
+    told = getattr(instance, "transfer_bytes", None)
+    if told is not None:
+        return int(told() if callable(told) else told)
+    return int(problem.inputs.size + problem.targets.size) * dtypes.find(dtype).stored_itemsize
 
 
 def _timed(call: Any) -> float:

@@ -19,7 +19,7 @@ from backprop_files import UserError
 from impls import dtypes
 from impls.architectures.layers import KINDS
 from impls.architectures.problem import ArchitectureProblem, Objective
-from impls.interface import PHASES, Backprop, Network, Problem
+from impls.interface import PHASES, TRANSFERS, Backprop, Network, Problem
 from impls.names import nearest
 from impls.optimizers import NAMES as OPTIMIZERS
 from impls.optimizers import USUAL as USUAL_OPTIMIZER
@@ -54,6 +54,7 @@ class Entry:
     dtypes: tuple[str, ...] = dtypes.PLAIN
     accelerator_dtypes: tuple[str, ...] = ()  # besides, on all devices but the CPU
     phases: tuple[str, ...] = ("step", *PHASES)
+    transfers: tuple[str, ...] = ()  # of ``TRANSFERS``, those it has
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
     optimizers: tuple[str, ...] = OPTIMIZERS
@@ -161,6 +162,7 @@ ENTRIES = (
         devices=("cpu", "cuda"),
         dtypes=MIXED,
         accelerator_dtypes=("tf32",),
+        transfers=TRANSFERS,
         cost=Cost(4e-4, first_call_s=0.05),
     ),
     Entry(
@@ -185,6 +187,7 @@ ENTRIES = (
         dtypes=MIXED,
         accelerator_dtypes=("tf32",),
         sweeps=("full",),
+        transfers=TRANSFERS,
         cost=Cost(3e-4, first_call_s=40.0),
     ),
     Entry(
@@ -197,6 +200,7 @@ ENTRIES = (
         dtypes=MIXED,
         accelerator_dtypes=("tf32",),
         phases=("step",),
+        transfers=TRANSFERS,
         cost=Cost(1e-5, first_call_s=0.3),
     ),
     Entry(
@@ -209,6 +213,7 @@ ENTRIES = (
         devices=("cpu", "gpu"),
         dtypes=MIXED,
         accelerator_dtypes=("tf32",),
+        transfers=TRANSFERS[:1],  # no pinned memory to be had
         cost=Cost(5e-5, first_call_s=0.15),
     ),
     Entry(
@@ -288,6 +293,8 @@ def own(target: str) -> Entry:
         for field in ("devices", "dtypes", "activations", "losses", "optimizers")
         if hasattr(found, field)
     }
+    if callable(getattr(found, "transfer", None)):
+        declared["transfers"] = TRANSFERS if getattr(found, "pins", False) else TRANSFERS[:1]
     return replace(entry, phases=("step", *PHASES) if whole else ("step",), **declared)
 
 

@@ -112,8 +112,8 @@ def test_slow_compilers_agree_once(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if len(e.devices) > 1], ids=lambda e: e.name)
 def test_agrees_on_an_accelerator(entry: Entry) -> None:
-    if not machine.accelerators():
-        pytest.skip("no accelerator is visible here")
+    if reason := machine.device_missing(entry.devices[-1]):
+        pytest.skip(reason)
     available(entry)
     problem = problem_of("tanh", "mse")
     check_step(entry.prepare(problem, device=entry.devices[-1]), Expected.of(problem, "float32"))

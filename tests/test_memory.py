@@ -236,7 +236,7 @@ def test_nothing_is_traced_any_more_once_a_cell_is_prepared(entry: Entry) -> Non
     # its parameters are those after the one step it was checked by: what was traced was another instance
     once = entry.prepare(_problem(network), dtype=entry.dtypes[0])
     once.step()
-    for found, expected in zip(worker.prepared[0].instance.parameters(), once.parameters(), strict=True):
+    for found, expected in zip(worker.prepared[0].rotation.instances[0].parameters(), once.parameters(), strict=True):
         np.testing.assert_array_equal(found, expected)
     again = worker.answer(request | {"trace": False})
     assert again["phases"]["step"]["peak_bytes"] is None  # later passes do not trace

@@ -41,7 +41,7 @@ def test_points_are_unique_and_heldout_ones_are_large(profile: profiles.Profile,
     joint = [point for point in points if "joint" in point.axes]
     fitted = [profiles.work(point) for point in joint if not point.heldout]
     heldout = [profiles.work(point) for point in joint if point.heldout]
-    if profile.name != "smoke" and not registry.find(name).activations:
+    if profile.name != "smoke" and not profile.grid_only and not registry.find(name).activations:
         assert len(heldout) >= 4
         assert min(heldout) >= 8 * max(fitted)
 

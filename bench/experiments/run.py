@@ -154,6 +154,7 @@ def _check(settings: Settings) -> None:
     """Raise UserError for implementations that cannot run here, an unknown profile or dtype, an absent device."""
     process.check_threads(settings.threads)
     plan.check_device(settings.device)
+    plan.check_dtype(settings.dtype, settings.device)
     if settings.profile not in PROFILES:
         raise UserError(nearest("profile", settings.profile, PROFILES))
     if settings.seed < 0:
@@ -161,8 +162,9 @@ def _check(settings: Settings) -> None:
     for entry in registry.select(settings.impls):
         if reason := entry.missing():
             raise UserError(f"implementation '{entry.name}' cannot run: {reason}")
-        if settings.dtype not in entry.dtypes:
-            known = ", ".join(entry.dtypes)
+        able = entry.dtypes_on(settings.device)
+        if settings.dtype not in able:
+            known = ", ".join(able)
             raise UserError(f"--dtype {settings.dtype}: implementation '{entry.name}' computes in {known} only")
 
 
