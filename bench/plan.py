@@ -247,11 +247,8 @@ def _jobs(setting: Setting, settings: Settings, profile: Profile, left_out: list
     room = Room.on(setting.device)
     entry = setting.entry
     trained_by = settings.optimizers or profile.optimizers
-    unable = [name for name in trained_by if name not in entry.optimizers]
-    left_out += [
-        {"impl": entry.name, "cell": f"all by {name}", "reason": f"{entry.name} has no optimizer '{name}'"}
-        for name in unable
-    ]
+    unable = {name: reason for name in trained_by if (reason := entry.cannot_train_by(name))}
+    left_out += [{"impl": entry.name, "cell": f"all by {name}", "reason": reason} for name, reason in unable.items()]
     able = tuple(name for name in trained_by if name not in unable)
     for point in profiles.points(profile, entry, settings.seed, able) if able else ():
         reason = _unfit(setting, point, profile, room)

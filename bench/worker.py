@@ -300,7 +300,8 @@ class Worker:
                     conformance.check_phases(self._prepare(problem), expected)
                 conformance.check_step(self._prepare(problem), expected)
         for optimizer in self.entry.optimizers:
-            self._check_optimizer(optimizer)
+            if not self.entry.cannot_train_by(optimizer):
+                self._check_optimizer(optimizer)
         self._check_synchronize(problem)
         return {}
 

@@ -58,6 +58,7 @@ class Entry:
     activations: tuple[str, ...] = ()  # empty: every one
     losses: tuple[str, ...] = ("mse", "cross_entropy")
     optimizers: tuple[str, ...] = OPTIMIZERS
+    optimizers_require: tuple[str, ...] = ()  # modules for any but plain gradient descent
     architectures: str = ""  # module:Class that builds any architecture; empty: fully connected networks alone
     layer_kinds: tuple[str, ...] = KINDS  # of those that ``architectures`` can build
     sweeps: tuple[str, ...] = SWEEPS  # it is part of, unless implementations are named
@@ -87,8 +88,15 @@ class Entry:
             return f"{self.name} has no activation '{network.activation}'"
         if network.loss not in self.losses:
             return f"{self.name} has no loss '{network.loss}'"
+        return self.cannot_train_by(optimizer)
+
+    def cannot_train_by(self, optimizer: str) -> str | None:
+        """Why it cannot train with this optimizer here; None if it can."""
         if optimizer not in self.optimizers:
             return f"{self.name} has no optimizer '{optimizer}'"
+        absent = [module for module in self.optimizers_require if importlib.util.find_spec(module) is None]
+        if absent and optimizer != USUAL_OPTIMIZER:
+            return f"{self.name} has '{optimizer}' from {', '.join(absent)}, which is not installed"
         return None
 
     def cannot_build(self, objective: Objective) -> str | None:
@@ -207,7 +215,8 @@ ENTRIES = (
         "jax",
         "impls.jax_jit:JaxJit",
         "JAX: one jitted step, parameters donated; optax",
-        requires=("jax", "optax"),
+        requires=("jax",),
+        optimizers_require=("optax",),
         architectures="impls.architectures.jax_layers:JaxLayers",
         extra="jax",
         devices=("cpu", "gpu"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -110,3 +111,12 @@ def test_points_fall_back_to_tanh_where_horner_is_unknown() -> None:
     able = [point for point in points if not entry.cannot(point.network)]
     assert {point.network.activation for point in able} == {"tanh"}
     assert {axis for point in able for axis in point.axes} == {"examples", "depth", "width"}
+
+
+def test_an_optimizer_whose_library_is_absent_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "optax" else found(name, *a))
+    entry = registry.find("jax")
+    assert "optax" not in (entry.missing() or "")
+    assert entry.cannot_train_by("gradient-descent") is None
+    assert entry.cannot_train_by("adam") == "jax has 'adam' from optax, which is not installed"
