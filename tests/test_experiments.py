@@ -166,6 +166,10 @@ def test_one_that_is_asked_for_and_not_installed_is_refused(tmp_path: Path) -> N
             ("experiment", "gradients", "--impls", "python", "--dtype", "float64"),
             "none of python has these derivatives",
         ),
+        (
+            ("experiment", "epochs", "--dtype", "bfloat16", "--impls", "torch"),
+            "experiments compute in float32 or float64",
+        ),
         (("experiment", "architectures", "--architectures", "rn"), "did you mean 'rnn'"),
         (("experiment", "epochs", "--architectures", "rnn"), "was not named: architectures"),
         (("run", "--architectures", "mlp,cn", "--profile", "smoke"), "did you mean 'cnn'"),

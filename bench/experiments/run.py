@@ -24,7 +24,7 @@ from bench.experiments import IMPLS, PROFILES, Experiment, Settings, Task
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
 from bench.progress_bar import progress_bar
 from bench.store import locked
-from impls import registry
+from impls import dtypes, registry
 from impls.names import nearest
 
 #: Told the task that begins, and then that it is done.
@@ -155,6 +155,10 @@ def _check(settings: Settings) -> None:
     process.check_threads(settings.threads)
     plan.check_device(settings.device)
     plan.check_dtype(settings.dtype, settings.device)
+    if settings.dtype not in dtypes.PLAIN:
+        raise UserError(
+            f"--dtype {settings.dtype}: experiments compute in {' or '.join(dtypes.PLAIN)}; sweeps know more"
+        )
     if settings.profile not in PROFILES:
         raise UserError(nearest("profile", settings.profile, PROFILES))
     if settings.seed < 0:
