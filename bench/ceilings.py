@@ -162,7 +162,7 @@ def copy_between(size: int) -> Callable[[], object]:
 
 
 def _torch_product(device: str, dtype: str, side: int) -> Callable[[], object]:
-    """A product of random numbers: with equal ones fewer bits change in the multipliers, which leaves power for a higher clock."""
+    """A product of random numbers: with equal ones fewer bits change in the multipliers, which leaves power to spare."""
     import torch
 
     kind = getattr(torch, dtypes.find(dtype).computed if dtype != "tf32" else "float32")
