@@ -111,7 +111,7 @@ def _context(
     cells = material.cells
     return {
         "run": run,
-        "opening": opening(steps, cells),
+        "opening": opening([(_series(material, v), v) for v in steps]),
         "steps": [_opening_row(material, v) for v in steps],
         "series": [short for _, short in material.names()],
         **_claims(material, told),
@@ -253,21 +253,21 @@ def _series(material: Material, verdict: Verdict) -> str:
     return str(material.rows_of(verdict)["series"].iloc[0])
 
 
-def opening(steps: Sequence[Verdict], cells: pd.DataFrame) -> str:
-    """The first paragraph: what was found, in plain words."""
-    by_word = {word: [v.impl for v in steps if v.word == word] for word in ("supported", "refuted", "inconclusive")}
+def opening(steps: Sequence[tuple[str, Verdict]]) -> str:
+    """The first paragraph: what was found of whole steps, by the names of their series, in plain words."""
+    by_word = {word: [n for n, v in steps if v.word == word] for word in ("supported", "refuted", "inconclusive")}
     told = [
         f"growth in proportion to n·m·p is {word} for {_list(names)}" for word, names in by_word.items() if names
     ] or ["no whole step was measured"]
     parts = ["Over the range measured, " + "; ".join(told) + "."]
     won: dict[str, list[str]] = {}
-    for verdict in steps:
+    for name, verdict in steps:
         if verdict.choice.winner and verdict.choice.winner.law.name != verdict.claim.law:
-            won.setdefault(verdict.choice.winner.law.name, []).append(verdict.impl)
+            won.setdefault(verdict.choice.winner.law.name, []).append(name)
     if won:
         told = [f"“{law}” for {_list(names)}" for law, names in sorted(won.items(), key=lambda item: -len(item[1]))]
         parts.append(f"Cells that were not fitted are predicted better than by n·m·p by the law {_list(told)}.")
-    loose = [v for v in steps if v.word == "refuted" and "fails too" not in v.reason]
+    loose = [v for _, v in steps if v.word == "refuted" and "fails too" not in v.reason]
     if loose:
         parts.append(
             "O(·) is an upper bound: where cost grows more slowly than claimed the bound is not violated, it is only "
