@@ -247,7 +247,8 @@ def test_list_and_doctor_speak_json() -> None:
     assert all(row["missing"] is None or "pip install" in row["missing"] for row in rows)
     found = json.loads(call("doctor", "--json").stdout)
     assert {"machine", "noise", "threads", "warnings", "load_average"} <= set(found)
-    ready = [row["impl"] for row in rows if row["missing"] is None]
+    ready = [row["impl"] for row in rows if row["missing"] is None and "cpu" in row["devices"]]
+    assert {"numpy", "torch", "jax"} <= set(ready)
     for name in ready:
         seen = found["threads"][name]
         assert len(seen["affinity"]) == 1

@@ -354,7 +354,8 @@ def test_a_sweep_goes_on_after_a_cell_without_memory(tmp_path: Path) -> None:
 # --- transfers, copies and what the files say of them -----------------------------------------------------------------
 
 
-def test_transfers_are_timed_beside_the_step_and_held_to_the_reference() -> None:
+def test_transfers_are_timed_beside_the_step_and_held_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "jax", raising=False)  # whose buffers nobody sees: memory would be told by nobody
     worker = own_worker("Moves")
     assert worker.entry.transfers == TRANSFERS
     told = worker.answer(preparation(0, 16, phases=["step", *TRANSFERS], input_sets=3, trace=True))["phases"]
