@@ -167,7 +167,15 @@ def test_the_profile_of_a_gpu_reaches_8192_and_starts_small() -> None:
         points = profiles.points(profiles.find(name), entry, 0)
         assert len({point.label for point in points}) == len(points)
     points = profiles.points(profiles.find("gpu"), entry, 0)
-    assert max(point.n for point in points) == max(point.network.width for point in points) == 8192
+    assert max(point.network.width for point in points) == 8192
+    # launching takes 150 µs and float32's products 50 TFLOP/s: an axis needs cells below the crossover and far beyond
+    crossover = 150e-6 * 50e12 / 6
+    for name in ("gpu", "gpu-quick"):
+        for axis in ("examples", "width"):
+            sizes = [p.n * p.network.m for p in profiles.points(profiles.find(name), entry, 0) if axis in p.axes]
+            assert sum(size < crossover / 5 for size in sizes) >= 2
+            assert sum(size > 5 * crossover for size in sizes) >= 2
+            assert max(sizes) > 25 * crossover
     assert any(point.n == point.network.width == 8192 for point in points)
     assert min(point.network.width for point in points) == 16
     large = profiles.points(profiles.find("gpu-large"), entry, 0)
