@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +57,7 @@ def launches(material: Material) -> Table:
         places = [_crossover(found, axis) for axis in ("examples", "width")]
         begins = words.count(found.arithmetic_from) if found.reached else "not reached in this sweep"
         named = "yes" if found.named else "no"
-        cost = _within(found.seconds, words.seconds)
+        cost = words.interval(found.seconds, words.seconds)
         rows.append((short.get(name_of(verdict), name_of(verdict)), named, cost, *places, begins, law))
     caption = (
         "Where launching binds, cost grows with neither n nor m. The crossover is the n·m at which arithmetic takes as long as "
@@ -74,9 +74,7 @@ def launches(material: Material) -> Table:
 def _crossover(found: Launch, axis: str) -> str:
     if axis not in found.crossovers:
         return "not measured"
-    if axis in found.reasons:
-        return "not reached in this sweep" if "more than half" in found.reasons[axis] else "below the smallest measured"
-    return _within(found.crossovers[axis], words.count)
+    return found.reasons.get(axis) or words.interval(found.crossovers[axis], words.count)
 
 
 def crossings(matched: Iterable[Match]) -> Table:
@@ -87,7 +85,7 @@ def crossings(matched: Iterable[Match]) -> Table:
             "with" if kind == "ratio_with_transfer" else "without",
             f"{found.variable}, at {found.fixed}",
             found.words,
-            _within(found.at, words.count),
+            words.interval(found.at, words.count),
         )
         for match in matched
         for kind in devices.KINDS
@@ -112,7 +110,7 @@ def common_cells(match: Match) -> Table:
             str(c["p"]),
             f"{c['host']}, {words.seconds(c['host_s'])}",
             f"{c['device']}, {words.seconds(c['device_s'])}",
-            _within(Interval(c["ratio"], c["ratio_low"], c["ratio_high"]), words.si),
+            words.interval(Interval(c["ratio"], c["ratio_low"], c["ratio_high"]), words.si),
             words.si(c["ratio_with_transfer"])
             + ("" if c["transfer_measured"] or np.isnan(c["ratio_with_transfer"]) else " (copy by its line)"),
         )
@@ -137,7 +135,7 @@ def overheads(entries: pd.DataFrame, material: Material) -> Table:
             words.seconds(o.wall_s),
             words.seconds(o.device_s),
             words.seconds(o.overhead_s),
-            _within(o.share, lambda share: words.percent(share, 1)),
+            words.interval(o.share, lambda share: words.percent(share, 1)),
         )
         for o in events.overheads(entries, dict(material.names()))
     ]
@@ -152,7 +150,7 @@ def overheads(entries: pd.DataFrame, material: Material) -> Table:
 def replays(entries: pd.DataFrame) -> Table:
     """What capturing a step saves."""
     rows = [
-        (f"{r.eager} over {r.replayed}", r.dtype, str(r.cells), _within(r.ratio, words.factor))
+        (f"{r.eager} over {r.replayed}", r.dtype, str(r.cells), words.interval(r.ratio, words.factor))
         for r in events.replays(entries)
     ]
     caption = (
@@ -228,12 +226,3 @@ def copies(material: Material) -> Table:
     )
     columns = ("copy", "n", "bytes", "seconds", "GB/s", "of a step", "line through all copies")
     return Table("Copies from host to device", caption, columns, rows)
-
-
-def _within(found: Interval, kind: Callable[[float], str]) -> str:
-    """A number and its interval in words."""
-    if not np.isfinite(found.value):
-        return "–"
-    if not (np.isfinite(found.low) and np.isfinite(found.high)):
-        return kind(found.value)
-    return f"{kind(found.value)} [{kind(found.low)}, {kind(found.high)}]"

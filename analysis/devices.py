@@ -15,11 +15,10 @@ import pandas as pd
 
 from analysis import sizes, transfers
 from analysis.cells import on_axis
-from analysis.load import on_accelerator
+from analysis.load import BATCH, on_accelerator
 from analysis.statistics import Floats, Interval
 from analysis.verdicts import Verdict
 
-KEY = transfers.BATCH
 #: What the ratio is called without and with the copy.
 KINDS = ("ratio", "ratio_with_transfer")
 
@@ -67,10 +66,10 @@ def _host_dtype(dtype: str) -> str:
 
 
 def _match(dtype: str, near: str, host: pd.DataFrame, device: pd.DataFrame) -> Match:
-    a = _best(host, "time_s").set_index(KEY)
-    b = _best(device, "time_s").set_index(KEY)
+    a = _best(host, "time_s").set_index(BATCH)
+    b = _best(device, "time_s").set_index(BATCH)
     whole = device.assign(whole_s=device["time_s"] + device["transfer_s"])
-    c = _best(whole.dropna(subset=["whole_s"]), "whole_s").set_index(KEY)
+    c = _best(whole.dropna(subset=["whole_s"]), "whole_s").set_index(BATCH)
     common = a.index.intersection(b.index)
     both = a.loc[common, ["width", "depth", "m", "p", "axis", "inputs", "outputs"]].assign(
         host=a.loc[common, "series"], device=b.loc[common, "series"], host_s=a["time_s"], device_s=b["time_s"]
@@ -86,7 +85,7 @@ def _match(dtype: str, near: str, host: pd.DataFrame, device: pd.DataFrame) -> M
 
 def _best(rows: pd.DataFrame, by: str) -> pd.DataFrame:
     """The fastest row of every cell."""
-    return rows.loc[rows.groupby(KEY)[by].idxmin()] if len(rows) else rows
+    return rows.loc[rows.groupby(BATCH)[by].idxmin()] if len(rows) else rows
 
 
 def _half(rows: pd.DataFrame) -> Floats:

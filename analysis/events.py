@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.load import on_accelerator
+from analysis.load import BATCH, SERIES, on_accelerator
 from analysis.normalise import kept
 from analysis.statistics import Estimate, Floats, Interval, moderated_intervals
 
-SERIES = ["impl", "device", "dtype"]
 #: Implementations that replay a step captured once, and the one that launches the same step anew each time.
 REPLAYS: Mapping[str, str] = {"torch-graph": "torch"}
 #: So many of the smallest cells tell what replaying saves.
 SMALLEST = 3
-CELL = ["data", "layers", "activation", "loss", "n"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def overheads(entries: pd.DataFrame, names: Mapping[str, str]) -> list[Overhead]
 
 def _overhead(name: str, size: str, rows: pd.DataFrame) -> Overhead:
     first = rows.iloc[0]
-    rows = rows[(rows[CELL] == first[CELL]).all(axis=1)]
+    rows = rows[(rows[BATCH] == first[BATCH]).all(axis=1)]
     device = np.array([np.median(times) for times in rows["device_seconds"]])
     wall = rows["raw_s"].to_numpy(float)
     (share,) = moderated_intervals([1 - device / wall])
@@ -148,14 +146,14 @@ def replays(entries: pd.DataFrame) -> list[Replay]:
 
 def _smallest(a: pd.DataFrame, b: pd.DataFrame) -> pd.MultiIndex:
     """The smallest cells that both measured."""
-    work = a.groupby(CELL)["operations_total"].first()
-    common = work[work.index.isin(pd.MultiIndex.from_frame(b[CELL]))]
-    return pd.MultiIndex.from_tuples(list(common.nsmallest(SMALLEST).index), names=CELL)
+    work = a.groupby(BATCH)["operations_total"].first()
+    common = work[work.index.isin(pd.MultiIndex.from_frame(b[BATCH]))]
+    return pd.MultiIndex.from_tuples(list(common.nsmallest(SMALLEST).index), names=BATCH)
 
 
 def _by_pass(rows: pd.DataFrame, cells: pd.MultiIndex) -> Floats:
     """Mean log time over the cells in every pass that has them all."""
-    own = rows[pd.MultiIndex.from_frame(rows[CELL]).isin(cells)]
+    own = rows[pd.MultiIndex.from_frame(rows[BATCH]).isin(cells)]
     logs = np.log(own["time_s"]).groupby(own["pass"])
     whole = logs.size() == len(cells)
     return np.asarray(logs.mean()[whole], float)

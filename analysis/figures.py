@@ -102,7 +102,7 @@ class Material:
 
     def winners(self) -> dict[str, LawFit]:
         """The winning law of every series' step."""
-        return {name_of(v): v.choice.winner for v in self.verdicts if v.phase == "step" and v.choice.winner is not None}
+        return {name: choice.winner for name, choice in self.choices().items() if choice.winner is not None}
 
 
 def name_of(verdict: Verdict) -> str:

@@ -86,6 +86,12 @@ class _Axis:
         return float(self.line.x.max()) * self.other
 
     @property
+    def outside(self) -> str:
+        """On which side of what was measured the crossover lies, where it does not lie within."""
+        beyond = self.fitted.crossover > self.line.x.max()
+        return "not reached in this sweep" if beyond else "below the smallest measured"
+
+    @property
     def arithmetic_from(self) -> float:
         at = self.fitted.where(OVERHEAD_SHARE)
         return 0.0 if at < self.line.x.min() else at * self.other
@@ -124,7 +130,7 @@ def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None
     found = {axis: part for axis, part in axes.items() if part is not None}
     if not found:
         return None
-    told = {axis: crossover(part.line, part.fitted, part.other) for axis, part in found.items()}
+    crossovers = {axis: crossover(part.line, part.fitted, part.other)[0] for axis, part in found.items()}
     growth = {_AXES[axis][0]: part.growth() for axis, part in found.items() if part.bound.any()}
     flat = [interval.low >= -BAND and interval.high <= BAND for interval in growth.values()]
     first = next(iter(found.values()))
@@ -135,8 +141,8 @@ def launch(entries: pd.DataFrame, claimed: Mapping[str, float]) -> Launch | None
         and not any(part.contradicted() for part in found.values() if part.bound.any()),
         _seconds(first),
         growth,
-        {axis: interval for axis, (interval, _) in told.items()},
-        {axis: reason for axis, (interval, reason) in told.items() if not np.isfinite(interval.value)},
+        crossovers,
+        {axis: found[axis].outside for axis, interval in crossovers.items() if not np.isfinite(interval.value)},
         _arithmetic_from(list(found.values())),
         min(part.low for part in found.values()),
         max(part.high for part in found.values()),
@@ -188,8 +194,8 @@ def told(found: Launch) -> str:
             f"reached in this sweep, up to {found.unit} = {words.count(found.high)}."
         )
     sentence = (
-        f"Launch-overhead regime up to {found.unit} ≈ {_counted(found.crossover)}: below it cost is a {cost} and {verb} "
-        f"{flat}; "
+        f"Launch-overhead regime up to {found.unit} ≈ {words.interval(found.crossover, words.count)}: below it cost is a "
+        f"{cost} and {verb} {flat}; "
     )
     if not found.reached:
         return (
@@ -204,7 +210,7 @@ def _unnamed(found: Launch) -> str:
     if not found.arithmetic_from:
         return f"No launch-overhead regime in this sweep, from {found.unit} = {words.count(found.low)} on."
     at = found.crossover
-    where = f", crossover at {found.unit} ≈ {_counted(at)}" if np.isfinite(at.value) else ""
+    where = f", crossover at {found.unit} ≈ {words.interval(at, words.count)}" if np.isfinite(at.value) else ""
     return (
         f"No launch-overhead regime could be shown: too few cells below the knee, or cost grows there too{where}; exponents "
         f"and laws are judged from {_from(found)} on."
@@ -213,9 +219,3 @@ def _unnamed(found: Launch) -> str:
 
 def _from(found: Launch) -> str:
     return f"{found.unit} = {words.count(found.arithmetic_from)}"
-
-
-def _counted(found: Interval) -> str:
-    known = np.isfinite(found.low) and np.isfinite(found.high)
-    ends = f" [{words.count(found.low)}, {words.count(found.high)}]" if known else ""
-    return words.count(found.value) + ends

@@ -18,6 +18,9 @@ from backprop_files import CELL_KEYS, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER
 
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
+#: What makes a series, and what a step is taken of, whoever takes it.
+SERIES = ["impl", "device", "dtype"]
+BATCH = ["data", "layers", "activation", "loss", "n"]
 #: Machine facts that must agree before files may stand in one report.
 SAME_MACHINE = ("cpu_model", "machine", "system", "python_version", "libraries", "accelerators", "memory_bytes")
 

@@ -14,14 +14,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.laws import fit_relative
-from analysis.load import parameter_bytes
+from analysis.load import BATCH, SERIES, parameter_bytes
 from analysis.statistics import Floats
 from backprop_files import TRANSFERS
 
 #: How a copy's line is told needs so many sizes.
 LEAST_SIZES = 3
-SERIES = ["impl", "device", "dtype"]
-BATCH = ["data", "layers", "activation", "loss", "n"]
 
 
 @dataclass(frozen=True)

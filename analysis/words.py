@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from analysis.statistics import Interval
 
 
 def environment() -> Environment:
@@ -63,6 +65,14 @@ def with_interval(value: float, low: float, high: float, form: str = ".2f") -> s
     """1.03 [0.97, 1.09]; an estimate alone where its interval is not known."""
     known = math.isfinite(low) and math.isfinite(high)
     return f"{value:{form}} [{low:{form}}, {high:{form}}]" if known else f"{value:{form}}"
+
+
+def interval(found: Interval, form: Callable[[float], str]) -> str:
+    """The same in words of a kind, such as ``seconds``; a dash where there is not even an estimate."""
+    if not math.isfinite(found.value):
+        return "–"
+    known = math.isfinite(found.low) and math.isfinite(found.high)
+    return form(found.value) + (f" [{form(found.low)}, {form(found.high)}]" if known else "")
 
 
 def markdown_cell(text: Any) -> str:

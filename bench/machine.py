@@ -12,9 +12,11 @@ import platform
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 #: Libraries whose version a result depends on.
 LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "scikit-learn", "autograd", "pytest-benchmark")
@@ -173,8 +175,12 @@ def _visible(found: list[Card]) -> list[Card]:
 
 def card_of(device: str) -> Card | None:
     """The card behind ``cuda:1`` or ``gpu:1``; None for the CPU, and where there is none."""
+    return _behind(device, cards)
+
+
+def _behind(device: str, there: Callable[[], list[T]]) -> T | None:
     kind, _, index = device.partition(":")
-    found = [] if kind == "cpu" else cards()
+    found = [] if kind == "cpu" else there()
     return found[int(index or 0)] if int(index or 0) < len(found) else None
 
 
@@ -202,6 +208,11 @@ def accelerators() -> list[dict[str, Any]]:
         }
         for card in found
     ]
+
+
+def accelerator_of(device: str) -> dict[str, Any] | None:
+    """That of ``accelerators`` behind ``cuda:1`` or ``gpu:1``; None for the CPU, and where there is none."""
+    return _behind(device, accelerators)
 
 
 def told(accelerator: dict[str, Any]) -> str:

@@ -189,12 +189,11 @@ def check_device(device: str) -> None:
 def check_dtype(dtype: str, device: str) -> None:
     """Raise UserError for a dtype that is unknown, or that this device cannot compute in."""
     found = dtypes.find(dtype)
-    kind, _, index = device.partition(":")
-    if kind == "cpu":
+    card = machine.accelerator_of(device)
+    if card is None:
         if found.accelerators_only:
             raise UserError(f"dtype '{dtype}' is one of accelerators: the CPU has none; give --device cuda or gpu")
         return
-    card = machine.accelerators()[int(index or 0)]
     major, _, minor = (card["compute_capability"] or "").partition(".")
     if major.isdigit() and (reason := dtypes.lacking(dtype, (int(major), int(minor or 0)), device, card["name"])):
         raise UserError(reason)

@@ -156,17 +156,9 @@ class Recorder:
             assert self._budget is not None
             now = self._budget.end_of(job, seconds, now)
             count += 1
-            sets = input_sets(job.setting, job.point, self._cache_bytes(job.setting.device), room or None)
+            cache_bytes = (machine.accelerator_of(job.setting.device) or {}).get("l2_bytes")
+            sets = input_sets(job.setting, job.point, cache_bytes, room or None)
             yield job, Task(job.point, job.phases, seconds, _patience_s(job), job.pass_number == 1, sets)
-
-    @staticmethod
-    def _cache_bytes(device: str) -> int | None:
-        """Of an accelerator's last level; None where nobody tells."""
-        kind, _, index = device.partition(":")
-        if kind == "cpu":
-            return None
-        size: int | None = machine.accelerators()[int(index or 0)]["l2_bytes"]
-        return size
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._done[id(job)] = dict.fromkeys(job.phases, error)

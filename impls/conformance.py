@@ -68,7 +68,8 @@ class Expected:
         """What rounding across kinks may add to the error of gradients where products have few bits.
 
         A share of about ε of a layer's units lies so near the kink, and a turned slope is an error as large as itself: the
-        root of the share, all hidden layers together, and that of one unit.  Measured: at most 0.85 of this.
+        root of the share, all hidden layers together, and that of one unit.  Measured in float16
+        under 32 hidden layers: 0.30 of 0.35.
         """
         network, kind = self.problem.network, self._kind
         if not kind.mixed or network.activation not in KINKED or network.u == 0:

@@ -273,8 +273,8 @@ def test_only_cells_of_both_sides_take_part(both: Any) -> None:
         assert match.only_device > 0
         assert match.only_host == 0
         assert 64 not in set(match.cells["n"])
-        fastest = steps[steps["device"] == "cpu"].groupby(devices.KEY)["time_s"].min()
-        keys = pd.MultiIndex.from_frame(match.cells[devices.KEY])
+        fastest = steps[steps["device"] == "cpu"].groupby(load.BATCH)["time_s"].min()
+        keys = pd.MultiIndex.from_frame(match.cells[load.BATCH])
         assert np.allclose(match.cells["host_s"], fastest.reindex(keys))
 
 

@@ -138,6 +138,17 @@ def kept(objective: Objective) -> int:
     return sum(math.prod(after) for architecture in objective.architectures for _, _, after in architecture.walk())
 
 
+#: Terms of the time and the memory of networks of dense layers: products once for each weight, an activation for each unit,
+#: an update for each parameter, and what lies beyond the second-level cache; ``depth`` and ``u`` are ``of_dense``'s.
+DENSE_LAW = ("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)")
+DENSE_MEMORY = ("1", "m", "n·kept")
+
+
+def of_dense(sizes: Sizes) -> dict[str, int]:
+    """Of ``hidden`` layers of one ``width``: weight layers, and units with an activation."""
+    return {"depth": sizes["hidden"] + 1, "u": sizes["width"] * sizes["hidden"]}
+
+
 def perceptron(units: tuple[int, ...], activation: str) -> tuple[Layer, ...]:
     """Dense layers of so many units, with the activation between them."""
     hidden = [layer for width in units[:-1] for layer in (Dense(width), Activation(activation))]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from impls.architectures.layers import Architecture
 from impls.architectures.problem import Objective, Supervised
-from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+from impls.architectures.workloads import DENSE_LAW, DENSE_MEMORY, Axis, Sizes, Workload, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
@@ -46,8 +46,8 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 4, 5), (1, 2, 3, 4, 5), "m", 1.0, {"n": 512}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
-    memory_law=("1", "m", "n·kept"),
+    law=DENSE_LAW,
+    memory_law=DENSE_MEMORY,
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
         {"n": 2048, "width": 512},

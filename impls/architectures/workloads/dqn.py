@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from impls.architectures.layers import Architecture
 from impls.architectures.problem import Objective, TemporalDifference
-from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+from impls.architectures.workloads import DENSE_LAW, DENSE_MEMORY, Axis, Sizes, Workload, of_dense, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
     """Q: inputs - width … width - actions, with ``hidden`` layers of relu.  The usual sizes are those of ``Catch``."""
     units = (*[sizes["width"]] * sizes["hidden"], sizes["actions"])
     return TemporalDifference(Architecture((sizes["inputs"],), perceptron(units, "relu")))
-
-
-def variables(sizes: Sizes) -> Mapping[str, int]:
-    """Weight layers, and units with an activation."""
-    return {"depth": sizes["hidden"] + 1, "u": sizes["width"] * sizes["hidden"]}
 
 
 WORKLOAD = Workload(
@@ -38,13 +31,13 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 384}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
-    memory_law=("1", "m", "n·kept"),
+    law=DENSE_LAW,
+    memory_law=DENSE_MEMORY,
     statement="a weight is used once for each example, forward and backward, and its copy once more forward",
     heldout=(
         {"n": 768, "width": 512},
         {"n": 1024, "hidden": 4},
         {"n": 768, "hidden": 6},
     ),
-    variables=variables,
+    variables=of_dense,
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from impls.architectures.layers import Architecture
 from impls.architectures.problem import Adversarial, Objective
-from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+from impls.architectures.workloads import DENSE_LAW, DENSE_MEMORY, Axis, Sizes, Workload, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
@@ -46,8 +46,8 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 4, 5, 6), (1, 2, 3, 4, 5, 6), "m", 1.0, {"n": 928}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
-    memory_law=("1", "m", "n·kept"),
+    law=DENSE_LAW,
+    memory_law=DENSE_MEMORY,
     statement="a generator's weight is used once for each example, a discriminator's three times: for what is real, for what "
     "is not, and to teach the generator",
     heldout=(

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from impls.architectures.layers import Architecture
 from impls.architectures.problem import Objective, Supervised
-from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+from impls.architectures.workloads import DENSE_LAW, DENSE_MEMORY, Axis, Sizes, Workload, of_dense, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
     """Inputs - width - … - width - outputs, with ``hidden`` layers of tanh."""
     units = (*[sizes["width"]] * sizes["hidden"], sizes["outputs"])
     return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "cross_entropy"))
-
-
-def variables(sizes: Sizes) -> Mapping[str, int]:
-    """Weight layers, and units with an activation."""
-    return {"depth": sizes["hidden"] + 1, "u": sizes["width"] * sizes["hidden"]}
 
 
 WORKLOAD = Workload(
@@ -44,8 +37,8 @@ WORKLOAD = Workload(
         ),
         Axis("depth", "hidden", (1, 2, 3, 4, 6), (1, 2, 3, 4, 6, 8), "m", 1.0, {"n": 512}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
-    memory_law=("1", "m", "n·kept"),
+    law=DENSE_LAW,
+    memory_law=DENSE_MEMORY,
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
         {"n": 1152, "width": 512},
@@ -53,5 +46,5 @@ WORKLOAD = Workload(
         {"n": 512, "width": 512, "hidden": 4},
         {"n": 2048, "width": 384},
     ),
-    variables=variables,
+    variables=of_dense,
 )

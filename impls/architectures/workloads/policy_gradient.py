@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from impls.architectures.layers import Architecture
 from impls.architectures.problem import Objective, Supervised
-from impls.architectures.workloads import Axis, Sizes, Workload, perceptron
+from impls.architectures.workloads import DENSE_LAW, DENSE_MEMORY, Axis, Sizes, Workload, of_dense, perceptron
 
 
 def objective(sizes: Sizes) -> Objective:
     """Inputs - width … width - actions, with ``hidden`` layers of tanh.  The usual sizes are those of ``Catch``."""
     units = (*[sizes["width"]] * sizes["hidden"], sizes["actions"])
     return Supervised(Architecture((sizes["inputs"],), perceptron(units, "tanh"), "policy_gradient"))
-
-
-def variables(sizes: Sizes) -> Mapping[str, int]:
-    """Weight layers, and units with an activation."""
-    return {"depth": sizes["hidden"] + 1, "u": sizes["width"] * sizes["hidden"]}
 
 
 WORKLOAD = Workload(
@@ -36,13 +29,13 @@ WORKLOAD = Workload(
         Axis("width", "width", (16, 64, 96, 128, 192, 256), (16, 32, 48, 64, 96, 128, 192, 256), "m", 1.0, {"n": 1536}),
         Axis("depth", "hidden", (1, 2, 3, 4, 5, 7), (1, 2, 3, 4, 5, 6, 7, 8), "m", 1.0, {"n": 1408}),
     ),
-    law=("1", "depth", "n·products", "n·u", "m", "n·u·beyond(n·u·itemsize, L2)"),
-    memory_law=("1", "m", "n·kept"),
+    law=DENSE_LAW,
+    memory_law=DENSE_MEMORY,
     statement="products once for each weight, an activation once for each unit, an update once for each parameter",
     heldout=(
         {"n": 3072, "width": 256},
         {"n": 4096, "hidden": 4},
         {"n": 1024, "width": 256, "hidden": 4},
     ),
-    variables=variables,
+    variables=of_dense,
 )
