@@ -50,6 +50,11 @@ CNN = (
     *(Conv2D(4, 3, 1, 1), Activation("relu"), Pool2D("max", 3, 2)),
     *(Conv2D(3, 2, 2, 1), Activation("softplus"), Pool2D("mean", 2, 1), Flatten(), Dropout(0.3), Dense(4)),
 )
+#: Windows side by side that leave a rest, and images through all that lays them out anew; what comes out is one too.
+TILES = (
+    *(Conv2D(3, 3, 1, 1), Residual((Conv2D(3, 3, 1, 1), Activation("tanh"))), Pool2D("max", 2)),
+    *(Dropout(0.3), Conv2D(4, 2, 1, 1), Pool2D("mean", 2), Activation("tanh")),
+)
 GPT = (
     *(Embedding(9, 8), Positions(), Residual((LayerNorm(), Attention(2), Dropout(0.2)))),
     *(Residual((LayerNorm(), Dense(12), Activation("gelu"), Dense(8))), LayerNorm(), Dense(9)),
@@ -59,6 +64,7 @@ GPT = (
 OBJECTIVES: dict[str, Objective] = {
     "mlp": Supervised(Architecture((5,), MLP, "cross_entropy")),
     "cnn": Supervised(Architecture((2, 11, 9), CNN, "cross_entropy")),
+    "images": Supervised(Architecture((2, 7, 9), TILES)),
     "rnn": Supervised(Architecture((5, 4), (Recurrent("rnn", 6), Flatten(), Dense(3)), "policy_gradient")),
     # below these a layer whose gradient goes through them
     "lstm": Supervised(Architecture((5, 3), (Dense(4), Recurrent("lstm", 6)))),
@@ -408,5 +414,26 @@ def test_a_truncated_recurrence_is_caught_in_jax(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(jax_layers.CELLS, "rnn", wrong)
     problem = make_problem(Supervised(Architecture((4, 3), (Recurrent("rnn", 3),))), 3, learning_rate=0.1)
+    with pytest.raises(Mismatch, match="gradient of array 0"):
+        conformance.check(entry.prepare(problem, dtype="float64"), problem, "float64")
+
+
+@pytest.mark.parametrize("how", ["max", "mean"])
+def test_a_pool_that_hands_back_too_much_is_caught_in_jax(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The value is right; the gradient of windows side by side is a thousandth too large."""
+    entry = available(registry.find("jax"))
+    import jax
+
+    from impls.architectures import jax_layers
+
+    right = jax_layers._tiled
+
+    def wrong(layer: Any, x: Any) -> Any:
+        y = right(layer, x)
+        return 1.001 * y - 0.001 * jax.lax.stop_gradient(y)
+
+    monkeypatch.setattr(jax_layers, "_tiled", wrong)
+    layers = (Conv2D(2, 3), Pool2D(how, 2))
+    problem = make_problem(Supervised(Architecture((1, 6, 6), layers)), 3, learning_rate=0.1)
     with pytest.raises(Mismatch, match="gradient of array 0"):
         conformance.check(entry.prepare(problem, dtype="float64"), problem, "float64")
