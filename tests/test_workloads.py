@@ -142,6 +142,24 @@ def test_own_variables_say_what_they_claim() -> None:
         assert found["evaluations"] == passes.get(name, found["u"])
 
 
+#: Small enough for a reference of complex numbers; a size that is not here is 3.
+SMALL = {"width": 6, "hidden": 2, "inputs": 5, "code": 2, "side": 8, "channels": 2, "T": 4, "units": 5, "vocabulary": 7}
+SMALL |= {"s": 5, "d": 8, "heads": 2, "blocks": 2, "noise": 2}
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in registry.ENTRIES if entry.architectures], ids=lambda e: str(e.name)
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_workload_conforms_in_every_library(name: str, entry: registry.Entry) -> None:
+    if reason := entry.missing():
+        pytest.skip(reason)
+    workload = workloads.find(name)
+    sizes = {size: SMALL.get(size, 3) for size in workload.middle}
+    problem = make_problem(workload.objective(sizes), sizes["n"], learning_rate=0.1)
+    conformance.check(entry.prepare(problem, dtype="float64"), problem, "float64")
+
+
 def test_kept_counts_what_layers_put_out() -> None:
     z = workloads.find("mlp").at(hidden=1, width=32)
     assert workloads.kept(workloads.find("mlp").objective(z)) == 32 + 32 + 10
