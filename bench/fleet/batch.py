@@ -27,6 +27,7 @@ def common(asked: argparse.Namespace, certificates: Certificates) -> Options:
     """What both systems are told: one worker a job, which takes one task at a time."""
     from distributed import Security
 
+    security: Any = Security  # its own types say nothing
     roles = ("scheduler", "worker", "client")
     files = {f"tls_{role}_{kind}": str(getattr(certificates, kind)) for role in roles for kind in ("cert", "key")}
     options: Options = {
@@ -39,7 +40,7 @@ def common(asked: argparse.Namespace, certificates: Certificates) -> Options:
         "local_directory": asked.local,
         "log_directory": str(asked.shared / "logs"),
         "protocol": "tls://",
-        "security": Security(tls_ca_file=str(certificates.ca), require_encryption=True, **files),
+        "security": security(tls_ca_file=str(certificates.ca), require_encryption=True, **files),
         "scheduler_options": {"dashboard": False, **({"host": asked.host} if asked.host else {})},
         "death_timeout": 120,
     }
@@ -103,10 +104,17 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     add("--local", default="/tmp", help="folder of a worker's own on its node (default /tmp)")
     add("--directive", action="append", default=[], help="a further directive of the batch system, as often as needed")
     add("--script", action="store_true", help="print the job script, and start nothing")
-    add("run", nargs="*", metavar="-- OPTIONS", help="of backprop-bench run")
-    asked = parser.parse_args(arguments)
+    own, run = _at_dashes(list(arguments))
+    asked = parser.parse_args(own)
+    asked.run = run
     asked.shared = asked.shared.expanduser().resolve()
     return asked
+
+
+def _at_dashes(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before ``--``, and what after it."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:end], arguments[end + 1 :]
 
 
 def main(arguments: Sequence[str]) -> int:

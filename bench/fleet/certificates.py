@@ -66,7 +66,7 @@ def make(folder: Path) -> Certificates:
     try:
         _openssl("req", "-x509", *fresh_key, "-days", str(DAYS), *named, "-keyout", authority_key, "-out", made.ca)
         _openssl("req", *fresh_key, "-subj", "/CN=backprop-bench", "-keyout", made.key, "-out", request)
-        signed = ["-CA", made.ca, "-CAkey", authority_key, "-set_serial", "1", "-days", str(DAYS)]
+        signed: list[str | Path] = ["-CA", made.ca, "-CAkey", authority_key, "-set_serial", "1", "-days", str(DAYS)]
         _openssl("x509", "-req", "-in", request, *signed, "-out", made.cert)
     finally:  # who cannot sign any more cannot let anybody else in
         authority_key.unlink(missing_ok=True)
