@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from backprop_files import SCHEMA_VERSION, UserError, write_json
+from backprop_files import SCHEMA_VERSION, UserError
 from bench import plan
 from bench.fleet import scratch, survey
 from bench.plan import Job, Plan, Settings
@@ -30,8 +31,8 @@ from bench.process import CellFailed, WorkerFailed
 from bench.recorder import Enough, Heritage, LeftOut, Recorder
 
 Tell = Callable[[dict[str, Any]], None]
-#: Seconds for what is running to be ended in order.
-PATIENCE_S = 5.0
+#: Seconds for what is running to be ended in order, and between two words on what is measured.
+PATIENCE_S, AT_S = 5.0, 3.0
 
 
 def main() -> None:
@@ -91,7 +92,7 @@ def _measure(request: dict[str, Any], settings: Settings, folder: scratch.Folder
     began = time.monotonic()
     planned = part(settings, asked)
     recorder = Recorder(planned, heritage=Heritage(folder.compiled, folder.lessons(), folder.checked(asked["impl"])))
-    recorder.watch = lambda job: tell({"at": job.point.label})
+    recorder.watch = _seldom(tell)
     post = Post(recorder, tell)
     try:
         recorder.open()
@@ -102,6 +103,19 @@ def _measure(request: dict[str, Any], settings: Settings, folder: scratch.Folder
     post.send()
     folder.learn(recorder.learned())
     return {"wall_s": time.monotonic() - began, "notes": recorder.notes}
+
+
+def _seldom(tell: Tell) -> Callable[[Job], None]:
+    """Tells what is measured, but not at every visit: words cost time beside what is measured."""
+    last = -math.inf
+
+    def watch(job: Job) -> None:
+        nonlocal last
+        if time.monotonic() - last > AT_S:
+            last = time.monotonic()
+            tell({"at": job.point.label})
+
+    return watch
 
 
 def part(settings: Settings, asked: dict[str, Any]) -> Plan:
