@@ -20,11 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, Any
 
 from backprop_files import SCHEMA_VERSION, UserError
-from bench import plan
 from bench.fleet import scratch, survey
 from bench.plan import Job, Plan, Settings
 from bench.process import CellFailed, WorkerFailed
@@ -123,9 +121,7 @@ def part(settings: Settings, asked: dict[str, Any]) -> Plan:
     impl, number = asked["impl"], asked["pass"]
     whole = survey.plan_of(settings, impl, max(number, settings.passes))
     wanted = set(asked["cells"])
-    jobs = [
-        job for job in whole.jobs if job.pass_number == number and any(cell.label in wanted for cell in job.cells)
-    ]
+    jobs = [job for job in whole.jobs if job.pass_number == number and any(cell.label in wanted for cell in job.cells)]
     return replace(whole, settings=replace(whole.settings, budget_s=asked["share_s"]), passes=number, jobs=jobs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -77,7 +78,14 @@ class Fleet:
         number = len(self.started)
         arguments = ["worker", "--scheduler-file", str(self.scheduler_file), "--host", LOOPBACK]
         # without an address of its own, the server of metrics would listen everywhere, even with --no-dashboard
-        arguments += ["--dashboard-address", f"{LOOPBACK}:0", "--nthreads", "1", *(["--resources", resources] if resources else []), *self.tls]
+        arguments += [
+            "--dashboard-address",
+            f"{LOOPBACK}:0",
+            "--nthreads",
+            "1",
+            *(["--resources", resources] if resources else []),
+            *self.tls,
+        ]
         arguments += ["--local-directory", self._folder.name, *([] if self.nanny else ["--no-nanny"])]
         self.started.append(self._dask(f"worker-{number}", arguments, variables or {}))
         return number
@@ -118,7 +126,9 @@ class Fleet:
         except (OSError, ValueError, KeyError):
             return False
 
-    def _dask(self, name: str, arguments: list[str], variables: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def _dask(
+        self, name: str, arguments: list[str], variables: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.mark, **self.variables, **(variables or {})}
         with (Path(self._folder.name) / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
@@ -134,19 +144,15 @@ class Fleet:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL to the whole process group, as a machine that is lost."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
 def end(pid: int) -> None:
     """SIGKILL to one process, if it is still there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 # --- what /proc tells -----------------------------------------------------------------------------------------------
@@ -155,7 +161,9 @@ def end(pid: int) -> None:
 def marked(mark: str) -> list[int]:
     """Processes that have the mark in their environment, wherever they hang."""
     wanted = f"{MARK}={mark}".encode()
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if wanted in _bytes(path).split(b"\0")]
+    return [
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if wanted in _bytes(path).split(b"\0")
+    ]
 
 
 def command_line(pid: int) -> str:

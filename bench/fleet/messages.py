@@ -280,4 +280,3 @@ def _times(name: str, what: str, values: Any) -> list[float]:
     if not good:
         raise BadAnswer(f"{name}: {what} has times that are not positive numbers")
     return list(map(float, values))
-

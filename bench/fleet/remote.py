@@ -32,7 +32,7 @@ def serve(request: str, topic: str, token: str) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    key = worker.get_current_task()
+    key = str(worker.get_current_task())
 
     def say(line: str) -> None:
         worker.log_event(topic, f"{token} {line}")

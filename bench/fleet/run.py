@@ -182,7 +182,7 @@ class Fleet:
         if self._store:
             self._plan(found)
         self.dispatcher.join(Worker(name, found.node, able))
-        self._tell_differences(name, found)
+        self._tell_differences(found)
 
     def _usable(self, found: Survey) -> Survey:
         """Raises BadAnswer where it is not; what other workers told alike is kept once."""
@@ -204,16 +204,14 @@ class Fleet:
         self._unusable[name] = reason
         self._note(f"worker {name} is left out: {reason}")
 
-    def _tell_differences(self, name: str, found: Survey) -> None:
+    def _tell_differences(self, found: Survey) -> None:
         """Libraries may differ; then the machines are of different classes."""
-        mine: dict[str, str] = found.machine.get("libraries") or {}
-        for other, survey_of in self.surveys.items():
-            theirs: dict[str, str] = survey_of.machine.get("libraries") or {}
-            unlike = [lib for lib in {**mine, **theirs} if mine.get(lib) != theirs.get(lib)]
-            if unlike:
-                told = ", ".join(f"{lib} {mine.get(lib)} and {theirs.get(lib)}" for lib in unlike[:4])
-                self._note(f"libraries differ between {found.node} and {survey_of.node}: {told}")
-            return  # compared with the first alone: a note for every pair would be too many
+        first = next(iter(self.surveys.values()))  # a note for every pair would be too many
+        mine, theirs = (survey_of.machine.get("libraries") or {} for survey_of in (found, first))
+        unlike = [lib for lib in {**mine, **theirs} if mine.get(lib) != theirs.get(lib)]
+        if unlike:
+            told = ", ".join(f"{lib} {mine.get(lib)} and {theirs.get(lib)}" for lib in unlike[:4])
+            self._note(f"libraries differ between {found.node} and {first.node}: {told}")
 
     # --- what is to be done -------------------------------------------------------------------------------------
 
@@ -225,7 +223,7 @@ class Fleet:
             self._finished.setdefault((base.split(" ", 1)[0], int(number)), set()).add(base)
         for found in self.surveys.values():
             self._plan(found)
-        self._commit = get_commit_info()
+        self._commit = get_commit_info()  # type: ignore[no-untyped-call]
         self._deadline = math.inf if self._budget_s is None else time.monotonic() + self._budget_s
 
     def _plan(self, found: Survey) -> None:
@@ -266,7 +264,9 @@ class Fleet:
         stranded = self.dispatcher.stranded()
         if not self.dispatcher.workers:
             raise Interrupted(f"no worker is left, and none came within {self.wait_s:g} s")
-        self.dispatcher.abandon(stranded, f"no worker that can measure it is left, and none came within {self.wait_s:g} s")
+        self.dispatcher.abandon(
+            stranded, f"no worker that can measure it is left, and none came within {self.wait_s:g} s"
+        )
         self._tell_given_up()
 
     def _add_further(self) -> bool:
@@ -370,7 +370,8 @@ class Fleet:
                 self._learn(cell)
         if fresh and self._store:
             entries = [
-                documents.entry(f"{cell.name} pass={number}", cell.group, cell.seconds, cell.extra_info) for cell in fresh
+                documents.entry(f"{cell.name} pass={number}", cell.group, cell.seconds, cell.extra_info)
+                for cell in fresh
             ]
             loose = self._loose[flight.token]
             machine = self.surveys[flight.worker.name].machine

@@ -28,7 +28,7 @@ MARK = "sha256:"
 
 
 def home() -> Path:
-    """This user's folder, made where it is not there.  Raises UserError if it is somebody else's."""
+    """The user's own folder, made where it is not there.  Raises UserError if it is somebody else's."""
     folder = Path(tempfile.gettempdir()) / f"backprop-bench-fleet-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from backprop_files import UserError
