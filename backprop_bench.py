@@ -96,6 +96,12 @@ def run(
             help="workloads after the sweep, comma-separated, or all: cnn, transformer, … (docs/architectures.md)"
         ),
     ] = "",
+    scheduler: Annotated[str, typer.Option(help="a Dask scheduler whose workers measure: tcp://HOST:PORT")] = "",
+    scheduler_file: Annotated[Path | None, typer.Option(help="the file in which a scheduler wrote its address")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="certificate authority of a fleet at tls://HOST:PORT")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="certificate to show there")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its key")] = None,
+    wait: Annotated[float, typer.Option(help="seconds to wait for a worker of the scheduler")] = 60.0,
 ) -> None:
     """Measure, and write the report."""
     from analysis.hypotheses import declared
@@ -122,6 +128,14 @@ def run(
         optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
+    if scheduler or scheduler_file:
+        if experiments or architectures:
+            raise UserError("--experiments and --architectures are measured on this machine: leave out --scheduler")
+        where = (scheduler, scheduler_file, tls_ca, tls_cert, tls_key, wait)
+        _run_fleet(settings, where, out, resume, laws)
+        return
+    if tls_ca or tls_cert or tls_key:
+        raise UserError("--tls-ca, --tls-cert and --tls-key belong to --scheduler")
     further = _experiments(f"{experiments},architectures" if _names(architectures) else experiments)
     chosen = _architectures(architectures)
     asked = replace(_asked_of_experiments(settings), architectures=chosen) if further else None
@@ -140,6 +154,27 @@ def run(
     if code or failed:
         print("some cells or tasks failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(code or runner.SOME_FAILED)
+
+
+def _run_fleet(settings: Settings, where: tuple[Any, ...], out: Path | None, resume: bool, laws: Path | None) -> None:
+    """Measure by the workers of a scheduler, and write the report."""
+    from analysis.report import write_report
+    from bench import run as runner
+    from bench.fleet import run as fleet
+    from bench.fleet.connection import Where
+
+    if resume and out is None:
+        raise UserError("--resume needs --out: the directory of the run to finish")
+    directory = out or runner.default_out(settings)
+    try:
+        code = fleet.sweep(settings, directory, resume, console, Where(*where))
+    except fleet.Interrupted as reason:
+        print(f"{reason}; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
+        raise typer.Exit(runner.INTERRUPTED) from None
+    console.print(f"report: {write_report([directory], directory, laws).resolve()}", soft_wrap=True)
+    if code:
+        print("some cells failed; the report names them with their reasons", file=sys.stderr)
+        raise typer.Exit(code)
 
 
 def _experiments(names: str) -> list[Experiment]:

@@ -73,6 +73,35 @@ CELL_KEYS = (
     "machine_state",  # {load, clock_mhz, available_bytes, memory_stall_percent} after the cell
 )
 
+#: Type of every key of ``extra_info`` that computations rest on.
+CELL_TYPES: dict[str, type | tuple[type, ...]] = {
+    "impl": str,
+    "device": str,
+    "dtype": str,
+    "threads": int,
+    "data": str,
+    "layers": list,
+    "activation": str,
+    "loss": str,
+    "optimizer": str,
+    "phase": str,
+    "axis": str,
+    "heldout": bool,
+    "n": int,
+    "m": int,
+    "p": int,
+    "u": int,
+    "width": int,
+    "depth": int,
+    "operations": dict,
+    "pass": int,
+    "started_at": (int, float),
+    "rounds_at_s": list,
+    "machine_state": dict,
+}
+#: Those that are 1 at the least.
+CELL_POSITIVE = ("n", "m", "depth", "threads", "pass")
+
 
 class UserError(Exception):
     """Bad input: one clear line that says what, where and what to do.  The command line exits with 2."""

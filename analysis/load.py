@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.normalise import IDENTITY, normalise
-from backprop_files import CELL_KEYS, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError
+from backprop_files import CELL_KEYS, CELL_POSITIVE, CELL_TYPES, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError
 
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
@@ -24,35 +24,8 @@ BATCH = ["data", "layers", "activation", "loss", "n"]
 #: Machine facts that must agree before files may stand in one report.
 SAME_MACHINE = ("cpu_model", "machine", "system", "python_version", "libraries", "accelerators", "memory_bytes")
 
-#: Type of every key of ``extra_info`` that computations rest on.
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "impl": str,
-    "device": str,
-    "dtype": str,
-    "threads": int,
-    "data": str,
-    "layers": list,
-    "activation": str,
-    "loss": str,
-    "optimizer": str,
-    "phase": str,
-    "axis": str,
-    "heldout": bool,
-    "n": int,
-    "m": int,
-    "p": int,
-    "u": int,
-    "width": int,
-    "depth": int,
-    "operations": dict,
-    "pass": int,
-    "started_at": (int, float),
-    "rounds_at_s": list,
-    "machine_state": dict,
-}
 #: Bytes of a number.
 ITEMSIZE = {"float64": 8.0, "float32": 4.0, "tf32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-_POSITIVE = ("n", "m", "depth", "threads", "pass")
 
 
 @dataclass(frozen=True)
@@ -299,11 +272,11 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
 
 
 def _check_types(where: str, info: dict[str, Any]) -> None:
-    for key, kind in _TYPES.items():
+    for key, kind in CELL_TYPES.items():
         value = info[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise UserError(f"{where}: {key} is {value!r}, which is no {getattr(kind, '__name__', kind)}")
-    for key in _POSITIVE:
+    for key in CELL_POSITIVE:
         if info[key] < 1:
             raise UserError(f"{where}: {key} is {info[key]}; it must be positive")
     if min(info["p"], info["u"], info["width"]) < 0:
