@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def common(asked: argparse.Namespace, certificates: Certificates) -> Options:
         "security": security(tls_ca_file=str(certificates.ca), require_encryption=True, **files),
         "scheduler_options": {"dashboard": False, **({"host": asked.host} if asked.host else {})},
         "death_timeout": 120,
+        "silence_logs": logging.CRITICAL + 1,  # the sweep tells what matters; a client that leaves is no catastrophe
     }
     given = {"queue": asked.queue, "account": asked.account, "interface": asked.interface}
     return options | {name: value for name, value in given.items() if value}
