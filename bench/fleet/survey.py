@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from backprop_files import UserError
-from bench import documents, machine, plan, process
+from bench import machine, plan, process, profiles
 from bench.plan import Budget, Job, Plan, Settings
 
 
@@ -22,6 +22,8 @@ def versions() -> dict[str, str]:
 
 def survey(settings: Settings) -> dict[str, Any]:
     """Machine facts, and of every implementation the cells it can be asked for here, or why there are none."""
+    from bench import documents  # it brings pytest along, which the measuring of a job can do without
+
     plan.check(settings)
     impls: dict[str, Any] = {}
     left_out: list[dict[str, Any]] = []
@@ -70,8 +72,6 @@ def plan_of(settings: Settings, name: str, passes: int) -> Plan:
 
 def plan_budget_s(settings: Settings) -> float | None:
     """Seconds for the whole run: as asked for, or the profile's."""
-    from bench import profiles
-
     return settings.budget_s if settings.budget_s is not None else profiles.find(settings.profile).budget_s
 
 
