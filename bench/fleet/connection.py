@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import queue
+import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ class Connection:
             raise UserError(
                 "a fleet needs Dask, which is not installed: pip install -c constraints.txt -e '.[fleet]'"
             ) from error
+        self._reach()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_silence())
             stack.enter_context(nothing_unpickled())
@@ -142,18 +144,26 @@ class Connection:
                 deserializers=["msgpack"],
             )
         except (OSError, TimeoutError) as error:  # among them ssl's own
-            raise UserError(f"scheduler {self.address}: {self._unreachable(error)}") from error
+            raise UserError(f"scheduler {self.address}: {self._unreachable()}") from error
         except (RuntimeError, TypeError, ValueError) as error:  # Dask's refusals, and addresses that are none
             text = " ".join(str(error).split())[:200]
             raise UserError(f"scheduler {self.address}: cannot be used: {text}") from error
 
-    def _unreachable(self, error: Exception) -> str:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        text = " ".join(str(cause).split())[:200] or type(cause).__name__
-        secure = "" if self.address.startswith("tls") else "; one that wants TLS is at tls://HOST:PORT (--tls-ca)"
-        return f"not reachable within {CONNECT_S:g} s ({text}): is it running?{secure}"
+    def _reach(self) -> None:
+        """Is anybody there?  The system says so at once, and in plain words; Dask would try again for a while."""
+        host, _, port = self.address.partition("://")[2].rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except (OSError, ValueError, OverflowError) as error:
+            told = getattr(error, "strerror", None) or error
+            raise UserError(f"scheduler {self.address}: not reachable ({told}): is it running?") from error
+
+    def _unreachable(self) -> str:
+        if self.address.startswith("tls"):
+            return f"not reachable within {CONNECT_S:g} s: are these certificates of its authority?"
+        return (
+            f"not reachable within {CONNECT_S:g} s: no scheduler, or one that wants TLS, at tls://HOST:PORT (--tls-ca)"
+        )
 
     # --- who is there -------------------------------------------------------------------------------------------
 

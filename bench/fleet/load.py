@@ -71,7 +71,9 @@ def load(workers: int, jobs: int, out: Path) -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     cells = sum(len(json.loads(path.read_text())["benchmarks"]) for path in out.glob("data/*.json"))
     print(f"{workers} workers, {jobs:,} jobs: {took:.0f} s, {took / jobs * 1e3:.1f} ms a job; {cells:,} cells on disk")
-    print(f"peak memory: client {peak / 2**20:.0f} MiB (limit {LIMIT_BYTES >> 20}), scheduler {scheduler_bytes / 2**20:.0f} MiB")
+    print(
+        f"peak memory: client {peak / 2**20:.0f} MiB (limit {LIMIT_BYTES >> 20}), scheduler {scheduler_bytes / 2**20:.0f} MiB"
+    )
     return int(code != 0 or cells != jobs or peak > LIMIT_BYTES)
 
 
