@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from analysis import load
-from backprop_files import SCHEMA_VERSION, UserError
+from backprop_files import UserError
 from bench import plan
 from bench import run as plain
 from bench.fleet import guard, loopback, remote, scratch
@@ -186,7 +185,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_leaves_nobody(tmp_path: Path)
     with loopback.Fleet(workers=2, nanny=False) as fleet:
 
         def kill() -> None:
-            worker = when(lambda: number if (number := fleet.measuring()) is not None and cells(out) else None)
+            (worker,) = when(lambda: [n for n in [fleet.measuring()] if n is not None and cells(out)])
             below = [*fleet.of_worker(worker)]
             loopback.kill(fleet.started[worker])
             assert len(below) >= 3 and gone(below), "the worker, its agent and the process that measures"
@@ -311,6 +310,7 @@ def test_jobs_go_to_workers_that_have_the_library_and_what_none_has_is_told(tmp_
         fleet.start_worker()
         fleet.start_worker(variables=disguised(tmp_path / "old", OTHER_VERSION))
         fleet.start_worker(resources="")
+        when(lambda: all("Registered to" in fleet.log(f"worker-{i}") for i in range(4)))
         assert fleet_run.sweep(settings, tmp_path / "run", True, QUIET, where(fleet)) == 0
         assert cells(tmp_path / "run") == Counter(dict.fromkeys(planned(settings), 1))
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import queue
+import re
 import socket
 import warnings
 from collections.abc import Iterator
@@ -226,8 +227,8 @@ class Connection:
 
     def _on_end(self, token: str, future: Any) -> None:
         error = getattr(future._state, "exception", None) if future.status == "error" else None
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:300] if error else ""
-        self._queue.put(Heard("end", token, "" if future.status == "finished" else told or future.status))
+        told = _told(error) if error else future.status
+        self._queue.put(Heard("end", token, "" if future.status == "finished" else told))
 
     async def _forget(self) -> None:
         """What was received need not lie with the scheduler; it does no harm where that cannot be asked for."""
@@ -239,6 +240,14 @@ class Connection:
             self.drop(token)
         with contextlib.suppress(Exception):
             self._client.close(timeout=2)
+
+
+def _told(error: BaseException) -> str:
+    """What an error says; of one that came as a pickle, which is not loaded, whatever text is in it."""
+    data = error.args[0] if error.args else ""
+    if isinstance(data, bytes):
+        data = " ".join(text.decode() for text in re.findall(rb"[ -~]{5,}", data))
+    return " ".join(str(data).split())[:300] or type(error).__name__
 
 
 @contextlib.contextmanager

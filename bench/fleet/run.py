@@ -531,6 +531,6 @@ def _reason(answer: Mapping[str, Any]) -> str:
 
 
 def _told_of_crash(text: str) -> str:
-    if "ModuleNotFoundError" in text and "bench" in text:
-        return f"backprop-bench is not installed there, or another version of it ({text[:200]})"
+    if "No module named 'bench" in text:
+        return "backprop-bench is not installed there, or another version of it: No module named 'bench.fleet'"
     return text[: messages.MOST_TEXT] or "it ended without an answer"
