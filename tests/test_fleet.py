@@ -133,8 +133,12 @@ def test_files_of_the_users_own_travel_and_nothing_stays_behind(fleet: loopback.
     found = load.load([out]).entries
     assert set(found["impl"]) == {"Linear"} and set(found["data"]) == {"rows.csv"}
     assert set(scratch.home().glob("run-*")) == before
-    wrong = Settings(profile="smoke", own=(f"{OWN / 'bad.py'}:WrongGradients",), passes=1, budget_s=100.0)
-    with pytest.raises(UserError, match=r"own implementation .*WrongGradients.*reference"):
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        (OWN / "good.py").read_text() + "\n\nclass Wrong(Linear):\n    def scale(self):\n        return 2.02\n"
+    )
+    wrong = replace(settings, own=(f"{file}:Wrong",))
+    with pytest.raises(UserError, match=r"own implementation .*Wrong.*reference"):
         fleet_run.sweep(wrong, tmp_path / "wrong", False, QUIET, where(fleet))
 
 
@@ -319,15 +323,16 @@ def test_workers_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path, m
     monkeypatch.setattr(fleet_run, "GRACE_S", 0.2)
     settings = replace(TINY, impls=("autograd",))
 
-    def told(**started: Any) -> str:
-        number = fleet.start_worker(**started)
-        with pytest.raises(UserError) as error:
-            fleet_run.sweep(settings, tmp_path / "no", False, QUIET, where(fleet))
-        loopback.kill(fleet.started[number])
-        assert "tcp://127.0.0.1:" in str(error.value) and "\n" not in str(error.value)
-        return str(error.value)
-
     with loopback.Fleet(workers=0, nanny=False) as fleet:
+
+        def told(**started: Any) -> str:
+            number = fleet.start_worker(**started)
+            with pytest.raises(UserError) as error:
+                fleet_run.sweep(settings, tmp_path / "no", False, QUIET, where(fleet))
+            loopback.kill(fleet.started[number])
+            assert "tcp://127.0.0.1:" in str(error.value) and "\n" not in str(error.value)
+            return str(error.value)
+
         with pytest.raises(UserError, match=r"no worker came within 0.1 s; start some with .* --resources measure=1"):
             fleet_run.sweep(settings, tmp_path / "no", False, QUIET, where(fleet, 0.1))
         assert "backprop-bench is 9.9 there and" in told(variables=disguised(tmp_path / "old", OTHER_VERSION))
@@ -379,8 +384,9 @@ def loaded_here(path: Path) -> bool:
 
 
 def test_a_hostile_result_or_exception_is_never_loaded(tmp_path: Path) -> None:
-    from distributed import Client
+    import distributed
 
+    usual: Any = distributed.Client
     path = tmp_path / "loaded"
     variables = {"BACKPROP_BENCH_TEST_LOADED": str(path)}
     with loopback.Fleet(workers=1, nanny=False, variables=variables) as fleet:
@@ -388,14 +394,14 @@ def test_a_hostile_result_or_exception_is_never_loaded(tmp_path: Path) -> None:
             client = connection._client
             for task in (hostile_result, hostile_error):
                 future = client.submit(task, pure=False)
-                when(lambda future=future: future.done())
+                when(future.done)
                 with contextlib.suppress(Exception):
                     client.gather(future)
                 with contextlib.suppress(Exception):
                     future.exception()
             assert guard.refused()
             assert not loaded_here(path)
-        with Client(fleet.address, set_as_default=False) as client, contextlib.suppress(Exception):
+        with usual(fleet.address, set_as_default=False) as client, contextlib.suppress(Exception):
             client.submit(hostile_result, pure=False).result()
         assert loaded_here(path), "Dask's own client loads it: the test would see it"
 

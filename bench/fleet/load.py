@@ -84,9 +84,10 @@ def _serve(fleet: loopback.Fleet, first: int, count: int) -> subprocess.Popen[by
 
 
 def _wait_for(fleet: loopback.Fleet, workers: int) -> None:
-    from distributed import Client
+    import distributed
 
-    with Client(fleet.address, set_as_default=False) as client:
+    connect: Any = distributed.Client
+    with connect(fleet.address, set_as_default=False) as client:
         client.wait_for_workers(workers, timeout=300)
 
 
@@ -104,12 +105,13 @@ def _peak_of(pid: int) -> int:
 async def be_workers(address: str, first: int, count: int) -> None:
     """So many workers of Dask's own in this process, each of a machine of its own name."""
     import dask
-    from distributed import Worker
+    import distributed
 
     remote.serve = serve  # tasks name it, so they find this one here
     dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "5s"})
+    worker: Any = distributed.Worker
     workers = [
-        Worker(
+        worker(
             address,
             nthreads=1,
             resources={RESOURCE: 1},
@@ -122,7 +124,7 @@ async def be_workers(address: str, first: int, count: int) -> None:
         for i in range(first, first + count)
     ]
     await asyncio.gather(*workers)
-    await asyncio.gather(*(worker.finished() for worker in workers))
+    await asyncio.gather(*(one.finished() for one in workers))
 
 
 def serve(request: str, topic: str, token: str) -> None:

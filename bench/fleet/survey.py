@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
@@ -57,7 +58,9 @@ def _names(settings: Settings, left_out: list[dict[str, Any]]) -> list[str]:
             plan.entries(replace(settings, impls=(), own=(target,)))
             usable.append(target)
         except UserError as error:
-            left_out.append({"impl": target.rpartition(":")[2], "cell": "all", "reason": str(error)})
+            left_out.append(
+                {"impl": target.rpartition(":")[2], "cell": "all", "reason": _without_folder(str(error), target)}
+            )
     if settings.own and not usable and not settings.impls:
         return []
     return [entry.name for entry in plan.entries(replace(settings, own=tuple(usable)))]
@@ -92,6 +95,12 @@ def _wish(planned: Plan, jobs: list[Job], cold: bool) -> list[float]:
     budget.cold = cold
     overhead_s, loops = budget.wish(jobs)
     return [overhead_s, loops]
+
+
+def _without_folder(text: str, target: str) -> str:
+    """A file by its name: where it lies on this machine tells the user nothing."""
+    folder = Path(target.rpartition(":")[0]).parent
+    return text.replace(f"{folder}{os.sep}", "")
 
 
 def _unwrapped(text: str) -> str:
