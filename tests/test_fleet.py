@@ -229,6 +229,23 @@ def test_a_scheduler_that_is_killed_leaves_finished_cells_and_the_run_goes_on_wi
     assert cells(out) == Counter(dict.fromkeys(planned(SLOWER), 1))
 
 
+def test_a_client_that_is_killed_leaves_nobody_at_work(tmp_path: Path) -> None:
+    with loopback.Fleet(workers=1, nanny=False) as fleet:
+        command = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", "--impls", "numpy"]
+        command += ["--cell-seconds", "20", "--budget", "2000", "--out", str(tmp_path / "run")]
+        client = subprocess.Popen(
+            [*command, "--scheduler-file", str(fleet.scheduler_file)],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        when(lambda: fleet.measuring() is not None)
+        left = [pid for pid, line in fleet.processes().items() if " -m bench." in line]
+        client.kill()
+        client.wait()
+        assert gone(left, 30.0)
+        assert fleet.started[0].poll() is None, "the worker itself goes on, for the next client"
+
+
 def agent(request: str) -> subprocess.Popen[bytes]:
     """One that works on a request."""
     started = remote.start(sys.stderr.buffer)
