@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
 .PHONY: venv report test lint smoke peers optimizers repeatability kernels selftest predict-check other-tools gate-check \
-	history-check gpu example clean
+	history-check gpu example clean fleet fleet-overhead fleet-load
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -32,6 +32,16 @@ test: venv lint  ## checks, all tests, and the benchmarks in smoke size
 smoke: venv  ## the main job in its smallest size
 	rm -rf reports/smoke
 	$(BIN)/backprop-bench run --profile smoke --out reports/smoke
+
+fleet: venv  ## the smoke sweep by two workers on loopback, one of them killed half-way: is anything lost?
+	$(BIN)/python -m bench.fleet.check
+
+fleet-overhead: venv  ## the smoke sweep plain and through one Dask worker, six runs in turn (about 8 minutes)
+	rm -rf reports/fleet-overhead
+	$(BIN)/python -m bench.fleet.overhead
+
+fleet-load: venv  ## 500 simulated workers and 50,000 jobs: time, and memory of the client (about 10 minutes)
+	$(BIN)/python -m bench.fleet.load
 
 peers: venv  ## speed beside other libraries, ratios from one run
 	$(BIN)/python -m bench.peers

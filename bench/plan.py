@@ -162,6 +162,7 @@ def check(settings: Settings) -> None:
     _check_device_name(settings.device)
     if settings.dtype:
         dtypes.find(settings.dtype)
+    _check_data(settings.data)
 
 
 def check_here(settings: Settings) -> None:
@@ -169,7 +170,6 @@ def check_here(settings: Settings) -> None:
     check_device(settings.device)
     if settings.dtype:
         check_dtype(settings.dtype, settings.device)
-    _check_data(settings.data)
 
 
 def _check_data(data: str) -> None:

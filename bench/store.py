@@ -98,7 +98,7 @@ class Store:
                 groups[key].append(path)
         targets = [self._gather(key, paths, extra) for key, paths in groups.items()]
         for path in loose:
-            path.unlink()
+            path.unlink(missing_ok=True)
         if only is None:
             with contextlib.suppress(OSError):
                 self.cells.rmdir()
@@ -114,6 +114,8 @@ class Store:
     def _gather(self, key: tuple[str, int, str], paths: Sequence[Path], extra: dict[str, Any]) -> Path:
         impl, number, node = key
         target = self._target(impl, number, node)
+        if len(paths) == 1 and not target.exists() and (_read(paths[0]) or {}).get("backprop_bench") == extra:
+            return paths[0].replace(target)  # it is whole as it is
         documents = [document for document in map(_read, paths) if document]
         entries = [entry for document in documents for entry in document["benchmarks"]]
         earlier = (_read(target) or {}).get("benchmarks", [])

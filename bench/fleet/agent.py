@@ -42,6 +42,7 @@ def main() -> None:
         threading.Thread(target=_end_with_whoever_asked, args=(sys.stdin,), daemon=True).start()
         tell = _teller(answers)
         tell({"end": True, **answer(request, tell)})
+    os._exit(0)  # all is said and tidied up; taking libraries down in order would take a fifth of a second a job
 
 
 def answer(request: dict[str, Any], tell: Tell) -> dict[str, Any]:

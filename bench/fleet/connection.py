@@ -10,6 +10,8 @@ import contextlib
 import json
 import logging
 import queue
+import re
+import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,6 +118,7 @@ class Connection:
             raise UserError(
                 "a fleet needs Dask, which is not installed: pip install -c constraints.txt -e '.[fleet]'"
             ) from error
+        self._reach()
         with contextlib.ExitStack() as stack:
             stack.enter_context(_silence())
             stack.enter_context(nothing_unpickled())
@@ -142,18 +145,26 @@ class Connection:
                 deserializers=["msgpack"],
             )
         except (OSError, TimeoutError) as error:  # among them ssl's own
-            raise UserError(f"scheduler {self.address}: {self._unreachable(error)}") from error
+            raise UserError(f"scheduler {self.address}: {self._unreachable()}") from error
         except (RuntimeError, TypeError, ValueError) as error:  # Dask's refusals, and addresses that are none
             text = " ".join(str(error).split())[:200]
             raise UserError(f"scheduler {self.address}: cannot be used: {text}") from error
 
-    def _unreachable(self, error: Exception) -> str:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        text = " ".join(str(cause).split())[:200] or type(cause).__name__
-        secure = "" if self.address.startswith("tls") else "; one that wants TLS is at tls://HOST:PORT (--tls-ca)"
-        return f"not reachable within {CONNECT_S:g} s ({text}): is it running?{secure}"
+    def _reach(self) -> None:
+        """Is anybody there?  The system says so at once, and in plain words; Dask would try again for a while."""
+        host, _, port = self.address.partition("://")[2].rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except (OSError, ValueError, OverflowError) as error:
+            told = getattr(error, "strerror", None) or error
+            raise UserError(f"scheduler {self.address}: not reachable ({told}): is it running?") from error
+
+    def _unreachable(self) -> str:
+        if self.address.startswith("tls"):
+            return f"not reachable within {CONNECT_S:g} s: are these certificates of its authority?"
+        return (
+            f"not reachable within {CONNECT_S:g} s: no scheduler, or one that wants TLS, at tls://HOST:PORT (--tls-ca)"
+        )
 
     # --- who is there -------------------------------------------------------------------------------------------
 
@@ -216,8 +227,8 @@ class Connection:
 
     def _on_end(self, token: str, future: Any) -> None:
         error = getattr(future._state, "exception", None) if future.status == "error" else None
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:300] if error else ""
-        self._queue.put(Heard("end", token, "" if future.status == "finished" else told or future.status))
+        told = _told(error) if error else future.status
+        self._queue.put(Heard("end", token, "" if future.status == "finished" else told))
 
     async def _forget(self) -> None:
         """What was received need not lie with the scheduler; it does no harm where that cannot be asked for."""
@@ -229,6 +240,14 @@ class Connection:
             self.drop(token)
         with contextlib.suppress(Exception):
             self._client.close(timeout=2)
+
+
+def _told(error: BaseException) -> str:
+    """What an error says; of one that came as a pickle, which is not loaded, whatever text is in it."""
+    data = error.args[0] if error.args else ""
+    if isinstance(data, bytes):
+        data = " ".join(text.decode() for text in re.findall(rb"[ -~]{5,}", data))
+    return " ".join(str(data).split())[:300] or type(error).__name__
 
 
 @contextlib.contextmanager

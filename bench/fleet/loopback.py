@@ -21,6 +21,12 @@ from bench.fleet.remote import ROOT
 #: Every process of a fleet, and whatever it starts, has this in its environment.
 MARK = "BACKPROP_BENCH_LOOPBACK"
 LOOPBACK = "127.0.0.1"
+#: Dask wakes up a hundred times a second to watch itself; beside a measurement five times a second will do.
+STILL = {
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
 #: Seconds to wait for a scheduler, and for processes to be gone.
 START_S, END_S = 30.0, 20.0
 
@@ -129,7 +135,8 @@ class Fleet:
     def _dask(
         self, name: str, arguments: list[str], variables: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), MARK: self.mark, **self.variables, **(variables or {})}
+        ours = {**STILL, "PYTHONPATH": str(ROOT), MARK: self.mark}
+        environment = {**os.environ, **ours, **self.variables, **(variables or {})}
         with (Path(self._folder.name) / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments],

@@ -6,13 +6,14 @@ Everything goes as text through the scheduler's events, in order, as it comes; t
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,8 +38,9 @@ def serve(request: str, topic: str, token: str) -> None:
     def say(line: str) -> None:
         worker.log_event(topic, f"{token} {line}")
 
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, aside(request) as step_aside:
         agent = start(errors)
+        step_aside()
         try:
             _pass_on(agent, request, say, lambda: _wanted(worker, key))
             last = _last_words(agent, errors)
@@ -53,6 +55,30 @@ def forget(topic: str, dask_scheduler: Any = None) -> None:
     broker = getattr(dask_scheduler, "_broker", None)
     if broker is not None:
         broker.truncate(topic)
+
+
+@contextlib.contextmanager
+def aside(request: str) -> Iterator[Callable[[], None]]:
+    """Yields what moves this process, Dask's worker, off the cores that measure; afterwards it has them back.
+
+    The agent is started before, since it inherits the cores of whoever starts it.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield lambda: None
+        return
+    cores = os.sched_getaffinity(0)
+    rest = set(sorted(cores)[: -int(json.loads(request)["settings"]["threads"])])
+    try:
+        yield lambda: _allow(rest)
+    finally:
+        _allow(cores)
+
+
+def _allow(cores: set[int]) -> None:
+    """Every thread of this process may run there, as far as that is permitted."""
+    for thread in os.listdir("/proc/self/task") if cores else ():  # noqa: PTH208
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(int(thread), cores)
 
 
 def start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -104,8 +130,6 @@ def _wanted(worker: Any, key: str) -> bool:
 
 def _last_words(agent: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
     """Of an agent that ended otherwise than by itself; nothing of one that did."""
-    import json
-
     with contextlib.suppress(subprocess.TimeoutExpired):
         agent.wait(timeout=ENDING_S)
     if agent.returncode in (0, None):

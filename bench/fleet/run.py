@@ -34,8 +34,9 @@ from impls import registry
 
 #: How often the scheduler is asked who is there, beside what it tells by itself; how long a loop waits for news.
 LOOK_S, NEWS_S = 5.0, 0.5
-#: Seconds that workers without the resource are waited beside, and that the slower of several surveys are waited for.
-GRACE_S, SURVEYS_S = 5.0, 30.0
+#: Seconds in which others may come where no worker can be used, and in which workers tidy up; and that the slower of
+#: several surveys are waited for.
+GRACE_S, SURVEYS_S = 3.0, 30.0
 
 
 class Interrupted(Exception):
@@ -49,20 +50,18 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console, where: 
     where the fleet is gone, or Ctrl-C was pressed.
     """
     plan.check(settings)
+    registry.select(settings.impls)
     run = secrets.token_hex(8)
     requests = Requests.of(settings, run)
     with Connection(where, run) as connection, progress_bar(console) as progress:
         fleet = Fleet(settings, connection, requests, where.wait_s, progress)
-        fleet.gather_workers()
-        claim(settings, out, resume)
-        with locked(out):
-            fleet.open(Store(out))
-            try:
-                fleet.measure()
-            except (Lost, KeyboardInterrupt) as error:
-                raise Interrupted(str(error) or "interrupted") from error
-            finally:
-                fleet.close()
+        try:
+            fleet.gather_workers()
+            claim(settings, out, resume)
+            with locked(out):
+                fleet.measure_into(Store(out))
+        finally:
+            fleet.leave()
     return SOME_FAILED if fleet.failed else 0
 
 
@@ -243,6 +242,16 @@ class Fleet:
             Job(impl, number, cells[impl] if len(wanted[impl]) == len(cells[impl]) else wanted[impl], i)
             for i, impl in enumerate(names)
         ]
+
+    def measure_into(self, store: Store) -> None:
+        """All that the store lacks.  Raises Interrupted, with everything finished on disk."""
+        self.open(store)
+        try:
+            self.measure()
+        except (Lost, KeyboardInterrupt) as error:
+            raise Interrupted(str(error) or "interrupted") from error
+        finally:
+            self.close()
 
     def measure(self) -> None:
         """Send jobs and keep what comes, until nothing is left.  Raises Lost or Interrupted."""
@@ -444,29 +453,26 @@ class Fleet:
         )
 
     def close(self) -> None:
-        """Tidy up, on the workers' machines too; put whatever is left to say into a file."""
-        for token in list(self.dispatcher.flights):
-            self.connection.drop(token)
-        self._clean()
-        if self._store is None:
-            return
+        """Put whatever is left to say into a file."""
+        assert self._store is not None
         extra = self._extra(self._unable() + self.left_out, self.failed, self.notes)
         gathered = self._store.merge(extra)
-        target = gathered[-1] if gathered else self._last
-        if target and not gathered:
-            Store.say(target, extra)
+        if self._last and not gathered:
+            Store.say(self._last, extra)
 
-    def _clean(self) -> None:
-        """A worker of each machine removes the run's folder there; the last to be heard of, so nobody waits long for it."""
-        try:
-            self.connection.check()
-        except Lost:
-            return
+    def leave(self) -> None:
+        """Call off what is under way; a worker of each machine removes the run's folder there."""
+        for token in [*self.dispatcher.flights, *self._surveying]:
+            self.connection.drop(token)
         names = {found.node: name for name, found in self.surveys.items()}
         waiting = set()
-        for i, name in enumerate(names.values()):
-            waiting.add(f"clean-{i}")
-            self.connection.submit(f"clean-{i}", name, self.requests.clean())
+        try:
+            self.connection.check()
+            for i, name in enumerate(names.values()):
+                waiting.add(f"clean-{i}")
+                self.connection.submit(f"clean-{i}", name, self.requests.clean())
+        except Lost:
+            return
         deadline = time.monotonic() + GRACE_S
         while waiting and time.monotonic() < deadline:
             waiting -= {heard.token for heard in self.connection.heard(0.2) if heard.kind == "end"}
@@ -525,6 +531,6 @@ def _reason(answer: Mapping[str, Any]) -> str:
 
 
 def _told_of_crash(text: str) -> str:
-    if "ModuleNotFoundError" in text and "bench" in text:
-        return f"backprop-bench is not installed there, or another version of it ({text[:200]})"
+    if "No module named 'bench" in text:
+        return "backprop-bench is not installed there, or another version of it: No module named 'bench.fleet'"
     return text[: messages.MOST_TEXT] or "it ended without an answer"

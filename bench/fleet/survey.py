@@ -7,10 +7,11 @@ import json
 import os
 import platform
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from backprop_files import UserError
-from bench import documents, machine, plan, process
+from bench import machine, plan, process, profiles
 from bench.plan import Budget, Job, Plan, Settings
 
 
@@ -22,6 +23,8 @@ def versions() -> dict[str, str]:
 
 def survey(settings: Settings) -> dict[str, Any]:
     """Machine facts, and of every implementation the cells it can be asked for here, or why there are none."""
+    from bench import documents  # it brings pytest along, which the measuring of a job can do without
+
     plan.check(settings)
     impls: dict[str, Any] = {}
     left_out: list[dict[str, Any]] = []
@@ -55,7 +58,9 @@ def _names(settings: Settings, left_out: list[dict[str, Any]]) -> list[str]:
             plan.entries(replace(settings, impls=(), own=(target,)))
             usable.append(target)
         except UserError as error:
-            left_out.append({"impl": target.rpartition(":")[2], "cell": "all", "reason": str(error)})
+            left_out.append(
+                {"impl": target.rpartition(":")[2], "cell": "all", "reason": _without_folder(str(error), target)}
+            )
     if settings.own and not usable and not settings.impls:
         return []
     return [entry.name for entry in plan.entries(replace(settings, own=tuple(usable)))]
@@ -70,8 +75,6 @@ def plan_of(settings: Settings, name: str, passes: int) -> Plan:
 
 def plan_budget_s(settings: Settings) -> float | None:
     """Seconds for the whole run: as asked for, or the profile's."""
-    from bench import profiles
-
     return settings.budget_s if settings.budget_s is not None else profiles.find(settings.profile).budget_s
 
 
@@ -92,6 +95,12 @@ def _wish(planned: Plan, jobs: list[Job], cold: bool) -> list[float]:
     budget.cold = cold
     overhead_s, loops = budget.wish(jobs)
     return [overhead_s, loops]
+
+
+def _without_folder(text: str, target: str) -> str:
+    """A file by its name: where it lies on this machine tells the user nothing."""
+    folder = Path(target.rpartition(":")[0]).parent
+    return text.replace(f"{folder}{os.sep}", "")
 
 
 def _unwrapped(text: str) -> str:
