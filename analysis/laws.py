@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
 from analysis.hypotheses import Law
 from analysis.statistics import Floats, t_quantile
@@ -307,4 +307,8 @@ def _nnls_normal(gram: Floats, right: Floats) -> Floats:
         return np.zeros(len(right))
     values, vectors = np.linalg.eigh(gram)
     root = np.sqrt(np.maximum(values, least))
-    return np.asarray(nnls(root[:, None] * vectors.T, vectors.T @ right / root)[0])
+    columns, target = root[:, None] * vectors.T, vectors.T @ right / root
+    try:
+        return np.asarray(nnls(columns, target)[0])
+    except RuntimeError:  # cells moved so far apart that active sets go round in a circle
+        return np.asarray(lsq_linear(columns, target, (0, np.inf)).x)

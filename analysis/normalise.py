@@ -84,14 +84,14 @@ def _by_machine(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in rows.groupby(columns)] if columns else [rows]
 
 
-def own_reference_s(entries: pd.DataFrame) -> pd.Series:
-    """Of every row the quiet product kernel of its own machine, device and dtype, in seconds; NaN where none was timed.
+def own_reference_s(entries: pd.DataFrame, kernel: str = "product") -> pd.Series:
+    """Of every row the quiet kernel of its own machine, device and dtype, in seconds; NaN where none was timed.
 
     ``time_s`` over it is dimensionless: the same on a machine with another clock.
     """
     found = pd.Series(np.nan, entries.index)
     for _, rows in entries.groupby([*_machine_columns(entries), "device", "dtype"]):
-        found[rows.index] = np.exp(_usual(rows).get("product", np.nan))
+        found[rows.index] = np.exp(_usual(rows).get(kernel, np.nan))
     return found
 
 
