@@ -1,7 +1,7 @@
 """One law for machines of several classes: the declared laws on dimensionless time.
 
-A machine's unit of time is its own quiet reference kernel (``CALIBRATION``), so that t / unit is the same on a machine that
-does everything at another speed.  On it the analysis is that of one machine, with **machines in the place of passes**: a
+A machine's unit of time is made of its own quiet reference kernels (``CALIBRATION``), so that t / unit is the same on a
+machine that does everything at another speed, or products at another than the rest.  On it the analysis is that of one machine, with **machines in the place of passes**: a
 machine's passes are joined into one time for each cell, and what intervals rest on is how machines differ (cluster-robust, by
 Student's t) and how cells lie about the law.  With fewer than ``ENOUGH`` machines there is no telling how machines differ, so
 there are no intervals.
@@ -41,9 +41,17 @@ def _objects(entries: pd.DataFrame) -> pd.Series:
 
 
 def _both(entries: pd.DataFrame) -> pd.Series:
-    """product^w · objects^(1 - w), w the share of the ceiling that a cell reaches on all machines together."""
+    """The machine's slowness in products and in objects, each over the mean machine's (geometric), mixed by what a cell is
+    made of, product^w · objects^(1 - w), w the share of the ceiling it reaches on all machines together; times the mean
+    machine's product kernel, so that the unit of a cell depends on the machine alone and a law keeps its form.
+    """
     share = entries["weight"].groupby([entries[column] for column in IDENTITY]).transform("median")
-    return _products(entries) ** share * _objects(entries) ** (1 - share)
+    product, objects = np.log(_products(entries)), np.log(_objects(entries))
+    of_machine = entries.assign(product=product, objects=objects).drop_duplicates([*MACHINE, "device", "dtype"])
+    mean = of_machine.groupby(["device", "dtype"])[["product", "objects"]].mean()
+    means = mean.reindex(pd.MultiIndex.from_frame(entries[["device", "dtype"]])).to_numpy()
+    slower = share * (product - means[:, 0]) + (1 - share) * (objects - means[:, 1])
+    return np.exp(means[:, 0] + slower)
 
 
 def _ceiling(entries: pd.DataFrame) -> pd.Series:
@@ -60,13 +68,14 @@ CALIBRATIONS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     "ceiling": _ceiling,
 }
 #: Chosen by what predicts another machine best (docs/fleet.md has the figures).
-CALIBRATION = "product"
+CALIBRATION = "both"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassError:
     """How a class's cells lie about the joint law, and about the law that the other classes alone make: medians of
-    |t̂/t - 1|, and the median of t/t̂, above 1 where the class is slower than its reference promises.
+    |t̂/t - 1|, and the median of t/t̂, above 1 where the class is slower than its reference promises.  ``times`` of its cells
+    are in units of the reference, ``ratios`` t̂/t by the law it was left out of.
     """
 
     group: str
@@ -77,6 +86,8 @@ class ClassError:
     left_out_p90: float
     slower: float
     word: Word
+    times: Floats
+    ratios: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +112,9 @@ class Joint:
         return [replace(cost, share=None, ceiling="") for cost in found]
 
 
-def joint(entries: pd.DataFrame, hypotheses: Sequence[Law] | None = None, calibration: str = CALIBRATION) -> list[Joint]:
+def joint(
+    entries: pd.DataFrame, hypotheses: Sequence[Law] | None = None, calibration: str = CALIBRATION
+) -> list[Joint]:
     """For every series whose steps machines of two classes at least measured, with a reference; entries are a whole run's."""
     hypotheses = declared() if hypotheses is None else hypotheses
     frame = dimensionless(usual(entries[entries["phase"] == "step"]), calibration)
@@ -174,6 +187,8 @@ def _error(rows: pd.DataFrame, group: str, choice: laws.Choice, hypotheses: Sequ
         p90,
         float(np.median(1 / (1 + off))) if len(off) else np.nan,
         _word(median, p90),
+        asked["time_s"].to_numpy(float),
+        1 + off,
     )
 
 

@@ -57,10 +57,9 @@ def process_effects(rows: pd.DataFrame) -> pd.DataFrame:
         rows = rows.assign(effect=moved)
         if settled:
             break
-    found = rows.groupby(["series", "process"], as_index=False).agg(
+    return rows.groupby(["series", "process"], as_index=False).agg(
         machine=("machine", "first"), effect=("effect", "first"), cells=("cell", "nunique")
     )
-    return found
 
 
 def compare(rows: pd.DataFrame, looks: int) -> list[Ratio]:
@@ -115,16 +114,17 @@ def _fit(effects: pd.DataFrame, names: Sequence[str]) -> _Model:
 
 
 def _ratio(model: _Model, name: str, others: Sequence[str], level: float) -> Ratio:
-    """machine - mean of those others that measured something in common with it, directly or through further ones."""
+    """Its effect - the mean of those others that measured something in common with it, directly or through further ones."""
     linked = [other for other in others if _told(model, _contrast(model, name, [other]))]
     if not linked:
         return Ratio(name, _NONE, tuple(others), "cannot tell", "it measured nothing that the others of its class did")
     contrast = _contrast(model, name, linked)
     value = float(contrast @ model.solution)
     if not model.degrees:
-        lone = Interval(float(np.exp(value)), np.nan, np.nan)
+        lone = Interval(value, np.nan, np.nan).exp()
         return Ratio(name, lone, tuple(linked), "cannot tell", "too few passes to tell a machine from a pass")
-    error = float(np.sqrt(max(model.variance * (contrast @ model.inverse @ contrast), 0.0)))
+    spread = model.variance * float(contrast @ model.inverse @ contrast)
+    error = float(np.sqrt(max(spread, 0.0)))
     factor = Estimate(value, error, model.degrees).interval(level).exp()
     return Ratio(name, factor, tuple(linked), _word(factor))
 
