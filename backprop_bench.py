@@ -436,6 +436,9 @@ def _print_rows(title: str, rows: list[dict[str, str]]) -> None:
 STYLES = {"slower": "red", "larger": "red", "faster": "green", "smaller": "green", "cannot tell": "yellow"}
 
 
+MachineClass = Annotated[str, typer.Option(help="where machines of several classes measured: which, by its name")]
+
+
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="run directory or pytest-benchmark JSON file")],
@@ -443,11 +446,12 @@ def export(
         str, typer.Option("--format", help="gab (github-action-benchmark) or bmf (Bencher Metric Format)")
     ],
     out: Annotated[Path | None, typer.Option(help="file to write (default: standard output)")] = None,
+    machine_class: MachineClass = "",
 ) -> None:
     """A run as JSON for a service that watches benchmarks (see docs/ci.md)."""
     from analysis import exports
 
-    _hand_out(exports.export(run, format_), out)
+    _hand_out(exports.export(run, format_, machine_class), out)
 
 
 @app.command()
@@ -460,6 +464,7 @@ def predict(
     device: Annotated[str, typer.Option(help="where the run has several")] = "",
     dtype: Annotated[str, typer.Option(help="where the run has several")] = "",
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML")] = None,
+    machine_class: MachineClass = "",
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
     """Time and memory of a step that was never measured, from a run's winning laws."""
@@ -468,7 +473,8 @@ def predict(
     from analysis.hypotheses import declared
 
     layers = _sizes(widths)
-    series = predictor.series(load.load([run]), impl, declared(laws), device, dtype)
+    measured = load.one_class(load.load([run]), machine_class)
+    series = predictor.series(measured, impl, declared(laws), device, dtype)
     found = predictor.predict(series, layers, n, activation)
     if as_json:
         print(json.dumps(predictor.document(found), indent=1))
@@ -602,12 +608,13 @@ def history_add(
     db: _Db = _DB,
     commit: Annotated[str, typer.Option(help="id of the commit that was measured, where the run does not tell")] = "",
     commit_time: Annotated[str, typer.Option(help="when it was committed: 2026-01-31T12:00:00Z")] = "",
+    machine_class: MachineClass = "",
 ) -> None:
     """Add a run: its cells, exponents, overhead, laws and memory."""
     from analysis import history as store
     from analysis.history_record import record
 
-    console.print(store.add(db, record(run, commit, commit_time)), markup=False, soft_wrap=True)
+    console.print(store.add(db, record(run, commit, commit_time, machine_class)), markup=False, soft_wrap=True)
     store.read(db)  # finds what changed now, so that whoever looks need not wait
 
 

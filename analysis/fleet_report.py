@@ -34,6 +34,7 @@ MOST_DRAWN, LONG = 40, 20
 #: Names of machines in a cell of ``cells.csv``.
 MOST_NAMED = 8
 _PANELS_A_ROW = 3
+_BAND = words.percent(THRESHOLD)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +150,7 @@ def _machines_caption() -> str:
         "Every machine against the others of its class, over the cells they have in common. Passes count one for each "
         "implementation. Seconds are those of quiet rounds; normalised time is in units of the machine's own reference, the "
         "quiet product kernel, so that another clock alone does not show in it. Intervals rest on how passes differ and hold "
-        f"for all machines together at 95 %. A machine disagrees where the whole interval lies beyond ±{THRESHOLD:.0%}, and "
+        f"for all machines together at 95 %. A machine disagrees where the whole interval lies beyond ±{_BAND}, and "
         "agrees where all of it lies within; one that disagrees is not among the others any more."
     )
 
@@ -158,11 +159,11 @@ def machines_picture(run: Run, rows: Sequence[MachineRow], figures: Path) -> Pic
     """The figure of every machine against its class."""
     with mpl.rc_context(STYLE):
         figure, drawn = _machines_figure(run, rows)
-    left = len(rows) - drawn
+    left = sum(np.isfinite(row.overall.factor.value) for row in rows) - drawn
     caption = (
         "Every machine's time over that of the others of its class: filled markers in units of its own reference, hollow ones "
         "in seconds; intervals hold for all machines together at 95 %, a marker without one has too few passes. Inside the "
-        f"grey band, ±{THRESHOLD:.0%}, a machine agrees with its class; a hollow marker alone outside it is another clock."
+        f"grey band, ±{_BAND}, a machine agrees with its class; a hollow marker alone outside it is another clock."
         + (f" The {drawn} furthest off are drawn, {left} are left out." if left else "")
     )
     return picture(figure, "machines", "Machines against their class", caption, figures)
@@ -190,6 +191,7 @@ def _machines_figure(run: Run, rows: Sequence[MachineRow]) -> tuple[Figure, int]
             [], [], color=COLOURS[i % len(COLOURS)], marker="o", linestyle="-", label=known.short.replace("$", r"\$")
         )
         for i, known in enumerate(run.classes)
+        if any(row.group == known.id for row in shown)
     ]
     handles += [
         Line2D([], [], color="#555555", marker="o", linestyle="none", label="normalised time"),
@@ -263,7 +265,7 @@ def document(
     return (
         {"schema_version": first["schema_version"], "run": first["run"], "fits": by_class}
         | machines_document(run, rows)
-        | {"unit": f"reference kernel: {joint.CALIBRATION}", "joint": [_joint_object(one, slugs) for one in found]}
+        | {"joint_unit": joint.UNIT, "joint": [_joint_object(one, slugs) for one in found]}
     )
 
 
@@ -313,7 +315,7 @@ def _context(
         "verdicts": _side_by_side(run, parts),
         "joint": [_joint_row(one) for one in found],
         "predicted": [(one, error, _short(run, error.group)) for one in found for error in one.errors],
-        "unit": joint.CALIBRATION,
+        "unit": joint.UNIT,
         "tables": [machines_table(run, rows), *([costs] if (costs := _costs_table(found)).rows else [])],
         "pictures": pictures,
         "experiments": told,
@@ -378,7 +380,7 @@ def _costs_table(found: Sequence[Joint]) -> Table:
     units = list(dict.fromkeys(unit for costs in by_name.values() for unit in costs))
     rows = [(unit, *(_millionths(by_name[name].get(unit)) for name in names)) for unit in units]
     caption = (
-        "Coefficients of the joint laws, in millionths of the reference (the machine's own quiet product kernel), with 95 % "
+        f"Coefficients of the joint laws, in millionths of a reference ({joint.UNIT}), with 95 % "
         f"intervals that rest on how machines and cells differ; none with fewer than {joint.ENOUGH} machines."
     )
     return Table("What things cost, whatever the machine", caption, ("one", *names), rows)
@@ -435,12 +437,12 @@ def _foretold(found: Sequence[Joint]) -> str:
 def _odd(rows: Sequence[MachineRow]) -> str:
     named = [row for row in rows if row.sentence]
     unsure = [row for row in rows if row.word == "cannot tell"]
-    told = (
-        f"{len(named)} machine{'s' * (len(named) != 1)} stand{'s' * (len(named) == 1)} out from the class, named below."
-        if named
-        else "No machine stands out from its class."
-    )
-    return told + (f" Of {len(unsure)} that cannot be told." if unsure else "")
+    if named:
+        stand = "machines stand out from their classes" if len(named) > 1 else "machine stands out from its class"
+        told = f"{len(named)} {stand}, named below."
+    else:
+        told = "No machine stands out from its class."
+    return told + (f" Of {len(unsure)} it cannot be told." if unsure else "")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -459,6 +461,12 @@ def _joint_picture(run: Run, found: Sequence[Joint], figures: Path) -> Picture:
     return picture(figure, "joint", "Each class predicted from the others", caption, figures)
 
 
+def _ratio_ticks(most: float) -> tuple[list[float], list[str]]:
+    if most < 2:
+        return [0.67, 0.8, 1, 1.25, 1.5], ["0.67", "0.8", "1", "1.25", "1.5"]
+    return [0.25, 0.5, 1, 2, 4], ["≤ ¼", "½", "1", "2", "≥ 4"]
+
+
 def _joint_figure(run: Run, found: Sequence[Joint]) -> Figure:
     across = min(len(found), _PANELS_A_ROW)
     down = (len(found) + _PANELS_A_ROW - 1) // _PANELS_A_ROW
@@ -467,15 +475,18 @@ def _joint_figure(run: Run, found: Sequence[Joint]) -> Figure:
     for axes in panels.flat[len(found) :]:
         axes.set_visible(False)
     classes = [known.id for known in run.classes]
+    off = max(float(np.abs(np.log(e.ratios)).max()) for one in found for e in one.errors if len(e.ratios))
+    most = 1.5 if off < np.log(1.5) else 4.0
     for axes, one in zip(panels.flat, found, strict=False):
         axes.axhspan(1 / 1.2, 1.2, color="#e8e8e8", zorder=0)
         axes.axhline(1, color="#888888", linewidth=1)
         for error in one.errors:
             i = classes.index(error.group)
             style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-            axes.plot(error.times, np.clip(error.ratios, 0.25, 4), linestyle="none", alpha=0.8, **style)
+            axes.plot(error.times, np.clip(error.ratios, 1 / most, most), linestyle="none", alpha=0.8, **style)
         axes.set(xscale="log", yscale="log", title=cut(_name(one.verdict), 32), xlabel="measured, in references")
-        axes.set_yticks([0.25, 0.5, 1, 2, 4], ["≤ ¼", "½", "1", "2", "≥ 4"])
+        axes.set_yticks(*_ratio_ticks(most))
+        axes.set_ylim(1 / most / 1.05, most * 1.05)
         axes.minorticks_off()
     for axes in panels[:, 0]:
         axes.set_ylabel("predicted / measured")

@@ -1,10 +1,10 @@
 """One law for machines of several classes: the declared laws on dimensionless time.
 
 A machine's unit of time is made of its own quiet reference kernels (``CALIBRATION``), so that t / unit is the same on a
-machine that does everything at another speed, or products at another than the rest.  On it the analysis is that of one machine, with **machines in the place of passes**: a
-machine's passes are joined into one time for each cell, and what intervals rest on is how machines differ (cluster-robust, by
-Student's t) and how cells lie about the law.  With fewer than ``ENOUGH`` machines there is no telling how machines differ, so
-there are no intervals.
+machine that does everything at another speed, or products at another than the rest.  On it the analysis is that of one machine,
+with **machines in the place of passes**: a machine's passes are joined into one time for each cell, and what intervals rest on
+is how machines differ (cluster-robust, by Student's t) and how cells lie about the law.  With fewer than ``ENOUGH`` machines
+there is no telling how machines differ, so there are no intervals.
 
 The test of a joint law is a class that it has not seen: laws are chosen and fitted anew on all others, and asked about it.
 """
@@ -51,7 +51,7 @@ def _both(entries: pd.DataFrame) -> pd.Series:
     mean = of_machine.groupby(["device", "dtype"])[["product", "objects"]].mean()
     means = mean.reindex(pd.MultiIndex.from_frame(entries[["device", "dtype"]])).to_numpy()
     slower = share * (product - means[:, 0]) + (1 - share) * (objects - means[:, 1])
-    return np.exp(means[:, 0] + slower)
+    return pd.Series(np.exp(means[:, 0] + slower.to_numpy(float)), entries.index)
 
 
 def _ceiling(entries: pd.DataFrame) -> pd.Series:
@@ -69,6 +69,8 @@ CALIBRATIONS: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
 }
 #: Chosen by what predicts another machine best (docs/fleet.md has the figures).
 CALIBRATION = "both"
+#: The same in words, behind "in units of each machine's own reference".
+UNIT = "the machine's quiet reference kernels, product and objects, by what a cell is made of"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ class Joint:
 
     @property
     def costs(self) -> list[Cost]:
-        """Of the winning law, in units of the reference."""
+        """Of the winning law, in units of the reference (the product kernel of the mean machine)."""
         found = costs(self.verdict.choice, "step", self.cells)
         return [replace(cost, share=None, ceiling="") for cost in found]
 

@@ -205,7 +205,7 @@ def one_class(run: Run, wanted: str = "") -> Run:
     fitting = exact or [known for known in run.classes if wanted and wanted.lower() in known.name.lower()]
     if len(fitting) == 1:
         return of_class(run, fitting[0].id)
-    there = ", ".join(f"{known.slug} ({machines.cut(known.name)})" for known in run.classes)
+    there = _few([f"{known.slug} ({machines.cut(known.name)})" for known in run.classes])
     if not wanted:
         raise UserError(
             f"machines of {len(run.classes)} classes measured this run: choose one with --machine-class, of {there}"

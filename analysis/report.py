@@ -58,23 +58,21 @@ def _write_run(
     hypotheses: Sequence[Law],
     out: Path,
 ) -> ClassPart:
-    """The report of one machine class; ``machines`` are its rows where it has several."""
+    """The report of one machine class; ``machines`` are its rows, none where the run was measured by one machine alone."""
     cells = cell_table.table(run.entries)
     material = _material(run.entries, cells, verdicts.judge(run.entries, cells, hypotheses))
-    part = ClassPart(fleet_report.with_machines(run, cells), fits.document(run, material), material)
-    several = len(machines) > 1
-    if several:
+    part = ClassPart(cells, fits.document(run, material), material)
+    if machines:
+        document = part.document | fleet_report.machines_document(run, machines)
+        part = ClassPart(fleet_report.with_machines(run, cells), document, material)
         run = replace(run, notes=[*run.notes, *fleet.named(machines)])
-    else:
-        part = replace(part, cells=cells)
     write_whole(
         out / "cells.csv", part.cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
     )
-    document = part.document | fleet_report.machines_document(run, machines) if several else part.document
-    write_json(out / "fits.json", document)
+    write_json(out / "fits.json", part.document)
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent, told)
-    if several:
+    if len(machines) > 1:
         context["tables"] = [fleet_report.machines_table(run, machines), *context["tables"]]
         context["pictures"] = [*pictures, fleet_report.machines_picture(run, machines, out / "figures")]
     templates = words.environment()
