@@ -11,7 +11,7 @@ import pytest
 from analysis import odd_machines
 from analysis.odd_machines import THRESHOLD, compare, process_effects
 
-FLEETS = 60
+FLEETS = 40
 
 
 def processes(
