@@ -115,13 +115,13 @@ def machines_table(run: Run, rows: Sequence[MachineRow]) -> Table:
     head = (*(("class",) if several else ()), *(("device",) if devices else ()))
     body = [
         (
-            cut(row.machine),
+            cut(row.machine, 32),
             *((classes[row.group],) if several else ()),
             *((row.device,) if devices else ()),
             str(row.passes),
             str(row.cells),
-            f"{words.si(row.ceiling_flops / 1e9)} GFLOP/s",
-            f"{words.si(row.bandwidth_bytes_per_s / 1e9)} GB/s",
+            words.si(row.ceiling_flops / 1e9),
+            words.si(row.bandwidth_bytes_per_s / 1e9),
             words.seconds(row.reference_s),
             words.interval(row.overall.factor, _two),
             words.interval(row.normalised.factor, _two),
@@ -130,8 +130,8 @@ def machines_table(run: Run, rows: Sequence[MachineRow]) -> Table:
         for row in rows
     ]
     columns = (
-        "machine", *head, "passes", "cells", "matrix ceiling", "bandwidth", "reference", "seconds over the others'",
-        "normalised time over the others'", "word",
+        "machine", *head, "passes", "cells", "ceiling, GFLOP/s", "bandwidth, GB/s", "reference", "seconds / others'",
+        "normalised / others'", "word",
     )  # fmt: skip
     return Table("Machines", _machines_caption(), columns, body, folded=len(body) > LONG)
 
