@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from backprop_files import UserError
+from impls import gloo
 from impls.interface import AnyArray, Array, Meeting, Network, Problem
 from impls.jax_jit import XP, Apply, Parameters, Precision, optimizer_of, outputs, planned_bytes, resolve
 from impls.losses import LOSSES
@@ -274,7 +275,9 @@ def bind_gloo(address: str) -> None:
         ) from error
 
     def client() -> Any:
-        gloo = make_gloo(distributed_client=distributed.global_state.client, hostname=address)
-        return make_client(collectives=gloo)
+        before = gloo.threads()
+        collectives = make_gloo(distributed_client=distributed.global_state.client, hostname=address)
+        gloo.let_others_first(gloo.threads() - before)
+        return make_client(collectives=collectives)
 
     register("cpu", client, priority=0, fail_quietly=False)
