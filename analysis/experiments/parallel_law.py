@@ -65,15 +65,21 @@ class Coefficients:
 
     def parts(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Seconds by part, a row a cell: ``compute`` (what shrinks with k), ``replicated`` (what every rank does anew: t0 +
-        c·m), ``contention`` (what sharing cores, caches and memory adds to both), ``communication``.
+        c·m), ``contention`` (what sharing caches and memory adds to both, s(k) - 1), ``waiting`` (for a core that another
+        rank has, o(k) - 1), ``communication``.
         """
         at_work = design(cells) * np.array([self.t0_s, self.a_s, self.b_s, self.c_s])
         compute, replicated = at_work[:, 1] + at_work[:, 2], at_work[:, 0] + at_work[:, 3]
         ranks, cores = _numbers(cells, "ranks"), _numbers(cells, "cores")
-        slower = shared(ranks, cores) * self.s(ranks, cores)
-        sent = communication(cells, self.alpha_s, self.beta_s)
-        found = {"compute": compute, "replicated": replicated, "contention": (slower - 1) * (compute + replicated)}
-        return pd.DataFrame(found | {"communication": sent}, index=cells.index)
+        alone, slower = compute + replicated, self.s(ranks, cores)
+        found = {
+            "compute": compute,
+            "replicated": replicated,
+            "contention": (slower - 1) * alone,
+            "waiting": (shared(ranks, cores) - 1) * slower * alone,
+            "communication": communication(cells, self.alpha_s, self.beta_s),
+        }
+        return pd.DataFrame(found, index=cells.index)
 
     def seconds(self, cells: pd.DataFrame) -> Floats:
         """T(k), a number a cell."""
@@ -279,16 +285,29 @@ def over_passes(one: Measured, told: Callable[[pd.DataFrame], float], signed: bo
     """
     value = told(one.cells)
     others = np.array([told(cells) for cells in one.without])
-    if len(others) < 2 or not np.isfinite(others).all() or not np.isfinite(value):
+    if not np.isfinite([value, *others]).all():
         return Interval(value, np.nan, np.nan)
     if not signed and value > 0 and (others > 0).all():
-        return _jackknife(float(np.log(value)), np.log(others)).exp()
-    found = _jackknife(value, others)
+        return jackknife(float(np.log(value)), np.log(others)).exp()
+    found = jackknife(value, others)
     return found if signed else Interval(value, max(0.0, found.low), found.high)
 
 
-def _jackknife(value: float, others: Floats) -> Interval:
+def coefficient(one: Measured, name: str, times: float = 1.0) -> Interval:
+    """One of the coefficients with its interval over passes, in a unit ``times`` as small; NaN where nothing is fitted."""
+
+    def told(cells: pd.DataFrame) -> float:
+        found = fit(cells)
+        return np.nan if found is None else float(getattr(found, name)) * times
+
+    return over_passes(one, told)
+
+
+def jackknife(value: float, others: Floats) -> Interval:
+    """By what each pass's absence makes of a value; ends are NaN with fewer than two passes."""
     count = len(others)
+    if count < 2 or not np.isfinite(others).all():
+        return Interval(value, np.nan, np.nan)
     error = float(np.sqrt((count - 1) / count * np.sum((others - others.mean()) ** 2)))
     half = t_quantile(count - 1) * error
     return Interval(value, value - half, value + half)
