@@ -127,6 +127,7 @@ def run(
     chosen = _architectures(architectures)
     asked = replace(_asked_of_experiments(settings), architectures=chosen) if further else None
     if asked:
+        _tell_left_out(further, asked)
         experimenter.plan_of(further, asked)
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
@@ -165,7 +166,7 @@ def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
     usual = experiments.Settings()
     return experiments.Settings(
         profile=settings.profile if settings.profile in experiments.PROFILES else usual.profile,
-        impls=(*settings.impls, *settings.own) or _usual_impls(),
+        impls=(*settings.impls, *settings.own),
         device=settings.device,
         threads=settings.threads,
         dtype=settings.dtype or usual.dtype,
@@ -174,14 +175,13 @@ def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
     )
 
 
-def _usual_impls() -> tuple[str, ...]:
-    """What is measured where no implementation is named, without those that cannot run here, which are told."""
+def _tell_left_out(chosen: list[Experiment], settings: AskedOfExperiments) -> None:
+    """Of what is measured where no implementation is named: what cannot run here, and why."""
     from bench.experiments import run as experimenter
 
-    ready, left_out = experimenter.usual_impls()
+    left_out = {} if settings.impls else {k: v for e in chosen for k, v in experimenter.usual_impls(e)[1].items()}
     for name, reason in left_out.items():
         console.print(f"left out: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    return ready
 
 
 def _run_experiments(
@@ -200,15 +200,19 @@ def _run_experiments(
 @app.command()
 def experiment(
     names: Annotated[
-        list[str] | None, typer.Argument(help="experiments, or all (but architectures, which is asked for by name)")
+        list[str] | None,
+        typer.Argument(help=f"experiments, or all (but {' and '.join(ON_REQUEST)}, which are asked for by name)"),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="what there is, and which claim each tests")] = False,
     profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
-    impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: numpy,torch,jax)")] = "",
+    impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: the experiment's)")] = "",
     impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
     data: Annotated[str, typer.Option(help="digits, diabetes, or a file: .csv or .npz (see docs/data.md)")] = "digits",
     architectures: Annotated[
         str, typer.Option(help="of the experiment architectures: workloads, comma-separated (default: all)")
+    ] = "",
+    ranks: Annotated[
+        str, typer.Option(help="of the experiment parallel: numbers of ranks, comma-separated (default: 1,2,4)")
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
@@ -233,22 +237,34 @@ def experiment(
         raise UserError(
             "--architectures chooses among the workloads of an experiment that was not named: architectures"
         )
+    if ranks and "parallel" not in names:
+        raise UserError("--ranks are those of an experiment that was not named: parallel")
     settings = experiments.Settings(
         profile=profile,
-        impls=(*_names(impls), *(impl or ())) or _usual_impls(),
+        impls=(*_names(impls), *(impl or ())),
         device=device,
         threads=threads,
         dtype=dtype,
         seed=seed,
         data=datasets.located(data),
         architectures=_architectures(architectures),
+        ranks=_ranks(ranks),
     )
+    chosen = _experiments(",".join(names))
+    _tell_left_out(chosen, settings)
     directory = out or Path("reports") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    failed = _run_experiments(_experiments(",".join(names)), settings, directory, resume)
+    failed = _run_experiments(chosen, settings, directory, resume)
     console.print(f"report: {write_report([directory], directory).resolve()}", soft_wrap=True)
     if failed:
         print(f"{len(failed)} tasks failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(3)
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    """Numbers of ranks, each once.  Raises UserError for what is no such list."""
+    if not all(name.isdecimal() and int(name) > 0 for name in _names(text)):
+        raise UserError(f"--ranks {text}: give numbers of processes with commas: 1,2,4")
+    return tuple(dict.fromkeys(map(int, _names(text))))
 
 
 def _list_experiments() -> None:

@@ -28,8 +28,8 @@ TRANSFERS = ("transfer", "transfer-pinned")
 #: Experiments beside the sweeps, in the order of the report; each is a file in ``bench.experiments`` and one in
 #: ``analysis.experiments``.
 EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima", "architectures", "parallel")
-#: Not among ``all`` of them: one goes beyond the article's network and takes as long as the others together, one takes
-#: several cores.
+#: Not among ``all`` of them: one goes beyond the article's network, and takes as long as the others together; the other
+#: takes several cores.
 ON_REQUEST = ("architectures", "parallel")
 
 #: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
