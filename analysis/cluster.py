@@ -167,9 +167,7 @@ def _limits(base: Base, n: int, single_s: float) -> tuple[int, float, int, int]:
 # --- from a sweep ---------------------------------------------------------------------------------------------------
 
 
-def of_sweep(
-    series: predict.Series, layers: Sequence[int], activation: str, alpha_s: float, beta_s: float
-) -> Base:
+def of_sweep(series: predict.Series, layers: Sequence[int], activation: str, alpha_s: float, beta_s: float) -> Base:
     """T1 is the winning law of a sweep; α and β are taken as given, so that the interval is that of T1, moved."""
     first = series.steps.iloc[0]
     p, _ = predict.p_of(activation, series)
@@ -201,7 +199,10 @@ def of_sweep(
         "given",
         seconds,
         whole,
-        ("communication and backward do not overlap", "what a library for several ranks adds to a step by itself is not in it"),
+        (
+            "communication and backward do not overlap",
+            "what a library for several ranks adds to a step by itself is not in it",
+        ),
         beyond,
     )
 
@@ -219,7 +220,9 @@ def of_experiment(
     """
     fitted = parallel_law.fit(one.cells)
     if fitted is None:
-        raise UserError(f"the experiment parallel has too few rows of {one.name} to fit the law: measure it again, whole")
+        raise UserError(
+            f"the experiment parallel has too few rows of {one.name} to fit the law: measure it again, whole"
+        )
     steps = one.steps(parallel_law.STEP)
     network = _network(layers, activation, steps)
     errors = parallel_law.left_out(one)["error"].to_numpy(float)
@@ -255,7 +258,9 @@ def of_experiment(
         network["gradient_bytes"],
         _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s"),
         _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s"),
-        "given" if len(given) == 2 else f"measured between ranks of this machine{f', but {given[0]} given' if given else ''}",
+        "given"
+        if len(given) == 2
+        else f"measured between ranks of this machine{f', but {given[0]} given' if given else ''}",
         lambda share: alone(share, fitted),
         whole,
         (_told_overlap(one),),
@@ -305,7 +310,9 @@ def _more_ranks(one: Measured, ranks: Sequence[int]) -> list[str]:
 def _told_overlap(one: Measured) -> str:
     hidden = parallel_scaling.hidden(one)
     said = "communication and backward do not overlap"
-    return said + (f"; here overlap hid {words.interval(hidden, words.percent)} of it" if np.isfinite(hidden.value) else "")
+    return said + (
+        f"; here overlap hid {words.interval(hidden, words.percent)} of it" if np.isfinite(hidden.value) else ""
+    )
 
 
 # --- from a run directory -------------------------------------------------------------------------------------------
@@ -333,9 +340,7 @@ def from_run(
     alpha_s, beta_s = network
     series = predict.series(load.load([run]), impl, hypotheses, device, dtype)
     if alpha_s is None or beta_s is None:
-        missing = " and ".join(
-            f"--{name}" for name, value in (("alpha", alpha_s), ("beta", beta_s)) if value is None
-        )
+        missing = " and ".join(f"--{name}" for name, value in (("alpha", alpha_s), ("beta", beta_s)) if value is None)
         raise UserError(f"{missing}: the run has measured no network for '{impl}'; {_known_networks(parallel)}")
     return of_sweep(series, layers, activation, alpha_s, beta_s)
 

@@ -49,7 +49,14 @@ def time(found: Prediction) -> Figure:
         axes[0].axvline(found.fastest, color=IDEAL, linewidth=0.8)
         told = f"fastest, k ≈ {words.significant(found.fastest, 2)}"
         axes[0].annotate(
-            told, (found.fastest, 1), (-4, -2), ("data", "axes fraction"), "offset points", ha="right", va="top", fontsize=8
+            told,
+            (found.fastest, 1),
+            (-4, -2),
+            ("data", "axes fraction"),
+            "offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
         )
     axes[0].set_ylabel("a step, ms")
     handles, labels = axes[1].get_legend_handles_labels()

@@ -36,6 +36,7 @@ class Truth:
     compute: Callable[[float, int], float] = field(default=lambda share, k: share)
 
     def over(self, k: int) -> float:
+        """o(k)."""
         return max(1.0, k / self.cores)
 
     def sends(self, k: int, size: float) -> float:
@@ -83,7 +84,13 @@ def rows(
     for number in range(1, passes + 1):
         for k in ranks:
             whole = math.exp(launch * rng.standard_normal())
-            task = {"impl": impl, "pass": number, "key": f"{impl}/ranks{k}/pass{number}", "ranks": k, "cores": truth.cores}
+            task = {
+                "impl": impl,
+                "pass": number,
+                "key": f"{impl}/ranks{k}/pass{number}",
+                "ranks": k,
+                "cores": min(k, truth.cores),
+            }
 
             def add(seconds: float, whole: float = whole, task: dict[str, Any] = task, **row: Any) -> None:
                 time = seconds * whole * math.exp(noise * rng.standard_normal())
@@ -92,8 +99,8 @@ def rows(
             for row in points(k):
                 for variant in ("step", "in_turn", "alone"):
                     add(truth.step(variant, k, row), kind="step", variant=variant, **row)
-            for size in BYTES if k > 1 else ():
-                add(truth.sends(k, size), kind="all_reduce", bytes=size)
+            for size in BYTES:
+                add(truth.sends(k, size) if k > 1 else 2e-5, kind="all_reduce", bytes=size)
     return made
 
 

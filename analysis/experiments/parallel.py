@@ -121,16 +121,19 @@ class Errors:
 
 def errors_of(one: Measured, judged: Callable[[Measured], Floats]) -> Errors:
     """``judged`` makes errors of what was measured; each pass is left out of all of it in turn."""
+    whole, *without = [
+        np.abs(judged(Measured(one.name, one.impl, cells, np.log(cells[["time_s"]].to_numpy(float)))))
+        for cells in (one.cells, *one.without)
+    ]
 
     def quantile(q: float) -> Interval:
-        def told(cells: pd.DataFrame) -> float:
-            errors = np.abs(judged(Measured(one.name, one.impl, cells, np.log(cells[["time_s"]].to_numpy(float)))))
-            return float(np.quantile(errors, q)) if len(errors) and np.isfinite(errors).all() else np.nan
-
-        found = law.over_passes(one, told, signed=True)  # errors near 0 have no scale of their own
+        if not all(len(errors) and np.isfinite(errors).all() for errors in (whole, *without)):
+            return Interval(np.nan, np.nan, np.nan)
+        # on a linear scale: errors near 0 have no scale of their own
+        found = law.jackknife(float(np.quantile(whole, q)), np.array([np.quantile(errors, q) for errors in without]))
         return Interval(found.value, max(0.0, found.low), found.high)
 
-    return Errors(len(judged(one)), quantile(0.5), quantile(0.9))
+    return Errors(len(whole), quantile(0.5), quantile(0.9))
 
 
 def of_steps(one: Measured, variant: str = STEP) -> Floats:
@@ -143,7 +146,7 @@ def of_more_ranks(one: Measured, told: str = "") -> Floats:
     """Errors of steps over more ranks than ``FEW``, predicted from fewer; of one way of scaling, or of all."""
     parts = [law.from_fewer(one, k) for k in one.ranks if k > FEW]
     cells = pd.concat(parts) if parts else one.steps(STEP).iloc[:0].assign(error=0.0)
-    return cells.loc[[told in row.split(",") or not told for row in cells["scaling"]], "error"].to_numpy(float)
+    return law.scaled(cells, told)["error"].to_numpy(float)
 
 
 def of_all_reduces(one: Measured) -> Floats:
@@ -180,8 +183,8 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
     cores = every[0].measured.cores
     told = [
         f"The law is {STATEMENT}, where g are the bytes of the gradient and o(k) = max(1, k/c) says that k ranks share c = "
-        f"{cores} cores, computing and sending alike. α and β come from all-reduces alone, s(k) from steps that send "
-        "nothing, and t0, a, b and c from steps, with the rest known.",
+        f"{cores} cores, computing and sending alike. α and β come from all-reduces alone, of sizes that gradients have, s(k) from steps "
+        "that send nothing, and t0, a, b and c from steps, with the rest known.",
         "Intervals rest on how launches differ: all is fitted anew without each pass in turn. They do not hold what the law "
         f"gets wrong; errors on cells left out do. The law is supported where nine in ten of these lie within "
         f"{percent(BAND)}, the interval too, refuted where half of them lie outside, the interval too.",
@@ -190,7 +193,7 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
         "What overlap saves is the time of a step whose all-reduce waits for the end of backward, less that of a step as "
         "users write it. Where ranks use all cores, sending takes the cores that compute: there is little to hide behind.",
     ]
-    told += [f"{one.name}: {said}" for one in every if (said := _told_forms(one))]
+    told += [f"{one.name}: {said}" for one in every for said in (_told_forms(one), _told_smaller(one)) if said]
     if any(k > cores for one in every for k in one.measured.ranks):
         told.append(
             "Ranks beyond the cores tell how the law holds where cores are shared; they say nothing of a network between machines."
@@ -234,8 +237,8 @@ def _claims(every: Sequence[Series]) -> list[Claimed]:
             "ours",
         ),
         Claimed(
-            f"an all-reduce costs α·log2 k + β·B·(k − 1)/k: {rule}",
-            "all-reduces of 8 bytes to some megabytes, each left out in turn",
+            f"an all-reduce of a gradient's size costs α·log2 k + β·B·(k − 1)/k: {rule}",
+            "all-reduces by themselves, each left out in turn",
             {one.name: _all_reduce_claim(one) for one in every if one.forms},
             "parallel-all-reduce",
             "ours",
@@ -269,18 +272,34 @@ def _claim(one: Series, judged: Callable[[Measured], Floats], what: str) -> Told
 
 def _all_reduce_claim(one: Series) -> Told:
     found = _claim(one, of_all_reduces, "all-reduces")
-    said = _told_forms(one)
-    return Told(found.word, found.evidence, f"{found.why} {said[:1].upper()}{said[1:]}".strip())
+    more = [_told_forms(one), _told_smaller(one)]
+    return Told(
+        found.word, found.evidence, " ".join([found.why, *(f"{said[0].upper()}{said[1:]}" for said in more if said)])
+    )
+
+
+def _told_smaller(one: Series) -> str:
+    """How far messages smaller than any gradient are off, which go another way."""
+    if not one.forms or not len(smaller := one.forms[0].smaller):
+        return ""
+    low, high = _signed(float(smaller.min())), _signed(float(smaller.max()))
+    return f"of messages smaller than any gradient, which no fit saw, the law is off by {low} to {high}."
 
 
 def _shrinks(one: Series) -> Told:
     found = scaling.shrinking(one.measured)
     if not np.isfinite(found.value):
-        return Told("inconclusive", "no network is mostly compute", "No network spends most of a step on what is shared out.")
+        return Told(
+            "inconclusive", "no network is mostly compute", "No network spends most of a step on what is shared out."
+        )
     told = with_interval(found.value, found.low, found.high)
     word: Word = within(found, 1.0)
     band = f"1 ± {OF_EXPONENTS}"
-    ends = {"supported": f"within {band}", "refuted": f"outside {band}", "inconclusive": f"not clearly in or out of {band}"}
+    ends = {
+        "supported": f"within {band}",
+        "refuted": f"outside {band}",
+        "inconclusive": f"not clearly in or out of {band}",
+    }
     why = f"It shrinks as (1/k)^{told}, {ends[word]}."
     if found.value < 1:
         why += " What is missing is what ranks at once cost each other in caches and memory, s(k)."
@@ -333,12 +352,22 @@ def _network_table(every: Sequence[Series]) -> Table:
                 percent(found.median.value, 1),
                 percent(found.p90.value, 1),
                 _worst_size(one),
+                _smallest(one),
             )
         )
-    header = ("implementation", "α, µs a hop", "β, ps a byte", "2/β, GB/s", "error, median", "nine in ten", "off most at")
+    header = (
+        "implementation",
+        "α, µs a hop",
+        "β, ps a byte",
+        "2/β, GB/s",
+        "error, median",
+        "nine in ten",
+        "off most at",
+        "smallest",
+    )
     caption = (
         "All-reduces by themselves, o(k)·(α·log2 k + β·B·(k − 1)/k). 2/β is the bandwidth of a rank's link, since each byte "
-        "goes out and comes back. Errors are of cells left out in turn."
+        "goes out and comes back. Errors are of sizes that gradients have, left out in turn; smaller messages are not fitted."
     )
     return Table(caption, header, rows, (1, 2, 3, 4, 5))
 
@@ -348,11 +377,17 @@ def _three(value: float) -> str:
 
 
 def _worst_size(one: Series) -> str:
-    sweep = one.measured.of("all_reduce")
-    sweep = sweep[sweep["ranks"] > 1]
-    errors = one.forms[0].errors
+    sweep, errors = law.gradient_sized(one.measured.cells), one.forms[0].errors
     at = int(np.argmax(np.abs(errors)))
     return f"{int(sweep['bytes'].iloc[at]):,} B, {int(sweep['ranks'].iloc[at])} ranks: {_signed(float(errors[at]))}"
+
+
+def _smallest(one: Series) -> str:
+    """The measured time of the smallest message, which a latency alone would be."""
+    sweep = law.sweep_of(one.measured.cells)
+    cells = sweep[sweep["bytes"] == sweep["bytes"].min()]
+    sizes = "; ".join(f"{seconds(row.time_s)} over {row.ranks}" for row in cells.itertuples())
+    return f"{int(sweep['bytes'].min())} B: {sizes}"
 
 
 def _signed(error: float) -> str:
@@ -420,11 +455,20 @@ def _predictions_table(every: Sequence[Series]) -> Table:
     rows = []
     for one in every:
         for told in (*scaling.SCALINGS, "model", ""):
-            if not one.beyond:
+            if not one.beyond or one.from_fewer["error"].isna().any():
                 continue
             found = errors_of(one.measured, lambda measured, told=told: of_more_ranks(measured, told))  # type: ignore[misc]
             if found.cells:
-                rows.append((one.name, told or "all", str(found.cells), interval(found.median, _percent), interval(found.p90, _percent), _worst(one, told)))
+                rows.append(
+                    (
+                        one.name,
+                        told or "all",
+                        str(found.cells),
+                        interval(found.median, _percent),
+                        interval(found.p90, _percent),
+                        _worst(one, told),
+                    )
+                )
     header = ("implementation", "scaling", "steps", "error, median", "nine in ten", "off most at")
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
@@ -435,8 +479,7 @@ def _predictions_table(every: Sequence[Series]) -> Table:
 
 
 def _worst(one: Series, told: str) -> str:
-    cells = one.from_fewer
-    cells = cells[[told in row.split(",") or not told for row in cells["scaling"]]]
+    cells = law.scaled(one.from_fewer, told)
     worst = cells.loc[cells["error"].abs().idxmax()]
     return f"{worst['layers']} {worst['activation']}, n = {int(worst['n']):,}: {_signed(float(worst['error']))}"
 
@@ -449,7 +492,9 @@ def _efficiency_table(every: Sequence[Series]) -> Table:
         for found in one.efficiencies
     ]  # fmt: skip
     header = ("implementation", "scaling", "network", "ranks", "n", "a step", "efficiency", "of what cores allow")
-    caption = "Efficiency, with intervals over passes: T(1)/(k·T(k)) strong, T(1)/T(k) weak; the last column times o(k)."
+    caption = (
+        "Efficiency, with intervals over passes: T(1)/(k·T(k)) strong, T(1)/T(k) weak; the last column times o(k)."
+    )
     return Table(caption, header, rows, (3, 4, 5, 6, 7), folded=True)
 
 
@@ -464,7 +509,17 @@ def _shares_table(every: Sequence[Series]) -> Table:
             for at, cell in cells.iterrows():
                 told = [percent(float(part.loc[at, name])) for name in parallel_figures.PARTS]
                 rows.append((one.name, network.name, str(int(cell["ranks"])), seconds(float(cell["time_s"])), *told))
-    header = ("implementation", "network", "ranks", "a step", "compute", "done anew", "sharing", "waiting", "communication")
+    header = (
+        "implementation",
+        "network",
+        "ranks",
+        "a step",
+        "compute",
+        "done anew",
+        "sharing",
+        "waiting",
+        "communication",
+    )
     caption = (
         "Where the time goes by the law, n the same for any number of ranks: compute that is shared out, t0 + c·m that every "
         "rank does anew, what sharing caches and memory adds to both, waiting for a core that another rank has, communication."
@@ -512,7 +567,9 @@ def _figures(every: Sequence[Series]) -> list[Drawn]:
         figure = parallel_figures.efficiency_figure(
             [one.measured for one in able], {one.name: one.efficiencies for one in able}
         )
-        caption = f"Efficiency as a share of what the cores allow, with 95 % intervals over passes. {_of_efficiency(able)}"
+        caption = (
+            f"Efficiency as a share of what the cores allow, with 95 % intervals over passes. {_of_efficiency(able)}"
+        )
         drawn.append(Drawn("parallel-efficiency", "Efficiency", caption, figure))
     sent = [one.measured for one in every if one.fitted]
     if sent:
@@ -533,8 +590,7 @@ def _of_scaling(every: Sequence[Series], told: str) -> str:
     """The numbers behind the lines: how far the law is off on these cells, left out in turn."""
     parts = []
     for one in every:
-        cells = one.left_out
-        cells = cells[[told in row.split(",") for row in cells["scaling"]]] if len(cells) else cells
+        cells = law.scaled(one.left_out, told)
         if len(cells) and cells["error"].notna().all():
             parts.append(f"{one.name} {percent(_median(cells), 1)}")
     return f"Median error of the law on these steps, left out in turn: {', '.join(parts)}." if parts else ""
@@ -544,7 +600,9 @@ def _of_efficiency(every: Sequence[Series]) -> str:
     parts = []
     for one in every:
         most = max(found.ranks for found in one.efficiencies)
-        values = [found.allowed.value for found in one.efficiencies if found.ranks == most and found.scaling == "strong"]
+        values = [
+            found.allowed.value for found in one.efficiencies if found.ranks == most and found.scaling == "strong"
+        ]
         if values:
             parts.append(f"{one.name} {percent(min(values))} to {percent(max(values))} over {most} ranks")
     return f"Strong scaling: {', '.join(parts)}." if parts else ""

@@ -192,7 +192,16 @@ def parts_figure(every: Sequence[Measured], fits: Fits) -> Figure:
         ax.grid(visible=False, axis="x")
         ax.set(ylim=(0, 100), xlabel="ranks, k")
         for middle, told in middles:
-            ax.annotate(told, (middle, 0), (0, -15), ("data", "axes fraction"), "offset points", ha="center", va="top", fontsize=7)
+            ax.annotate(
+                told,
+                (middle, 0),
+                (0, -15),
+                ("data", "axes fraction"),
+                "offset points",
+                ha="center",
+                va="top",
+                fontsize=7,
+            )
         ax.xaxis.labelpad = 22
     axes[0].set_ylabel("share of a step, %")
     handles = [Patch(color=colour, label=told) for told, colour in PARTS.values()]

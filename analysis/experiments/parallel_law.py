@@ -3,19 +3,20 @@
     T(k) = o(k)·[s(k)·(t0 + ⌈n/k⌉·(a·m + b·u·p) + c·m) + α·log2 k + β·g·(k - 1)/k]
 
 with g the bytes of the gradient, o(k) = max(1, k/c) for k ranks that share c cores, and s(k) what ranks at once cost each
-other in caches and memory.  The slowest rank has ⌈n/k⌉ examples.  α and β come from the all-reduce sweep alone, s(k) from
-steps that send nothing, and t0, a, b and c from steps, with the rest known.  Coefficients cannot be negative, errors are
-relative (``analysis.laws``).
+other in caches and memory.  The slowest rank has ⌈n/k⌉ examples.  α and β come from the all-reduce sweep alone, of sizes that
+gradients have, s(k) from steps that send nothing, and t0, a, b and c from steps, with the rest known.  Coefficients cannot be
+negative, errors are relative (``analysis.laws``).
 
-Intervals rest on how launches differ: the whole of it is fitted anew without each pass in turn (the jackknife: Efron & Stein
-1981), with Student's t for so few passes.  They do not hold what the law itself gets wrong, which errors on cells that no fit
+A cell's time is the median over passes, since a disturbance that lasts as long as a launch spoils all of it.  Intervals rest
+on how launches differ: the whole of it is fitted anew without each pass in turn (the jackknife: Efron & Stein 1981), with
+Student's t for so few passes, and wider by what a median of few spreads beyond their mean.  They do not hold what the law itself gets wrong, which errors on cells that no fit
 saw tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,7 @@ import pandas as pd
 
 from analysis import laws
 from analysis.experiments.found import Found, undisturbed
-from analysis.statistics import Floats, Interval, t_quantile, tamed
+from analysis.statistics import Bools, Floats, Interval, t_quantile
 from backprop_files import UserError
 
 STEP, IN_TURN, ALONE = "step", "in_turn", "alone"
@@ -34,6 +35,8 @@ SIZES = ["m", "u", "p", "gradient_bytes"]
 TERMS = 4
 #: Fewer cells than this say nothing of a form.
 LEAST_CELLS = 4
+#: The standard error of a median over that of a mean, of few normal values: 1.16 of three, 1.20 of five.
+OF_MEDIAN = 1.2
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,21 @@ class Coefficients:
     b_s: float
     c_s: float
     contention: Mapping[int, float]
+    cores: int  # that ranks share at most
 
     def s(self, ranks: Floats, cores: Floats) -> Floats:
         """s(k): as measured, else s = 1 + σ·(min(k, c) - 1), linear in the ranks that run at once (Gunther 2007)."""
-        at_once = np.minimum(ranks, cores) - 1
-        found = 1 + self.sigma(int(cores[0]) if len(cores) else 1) * at_once
+        found = 1 + self.sigma * (np.minimum(ranks, cores) - 1)
         for k, value in self.contention.items():
             found[ranks == k] = value
         return np.asarray(found)
 
-    def sigma(self, cores: int) -> float:
+    @property
+    def sigma(self) -> float:
         """Least squares through the measured s(k)."""
-        pairs = [(min(k, cores) - 1, value - 1) for k, value in self.contention.items() if min(k, cores) > 1]
-        return sum(x * y for x, y in pairs) / sum(x * x for x, _ in pairs) if pairs else 0.0
+        pairs = [(min(k, self.cores) - 1, value - 1) for k, value in self.contention.items()]
+        below = sum(x * x for x, _ in pairs)
+        return sum(x * y for x, y in pairs) / below if below else 0.0
 
     def parts(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Seconds by part, a row a cell: ``compute`` (what shrinks with k), ``replicated`` (what every rank does anew: t0 +
@@ -118,8 +123,8 @@ def _numbers(cells: pd.DataFrame, name: str) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One implementation: ``cells`` (a row each, with ``time_s``, the geometric mean over passes) and their log times, shape
-    (cells, passes), wild ones pulled in, NaN where a pass lacks a cell.
+    """One implementation: ``cells`` (a row each, with ``time_s``, the median over passes) and their log times, shape (cells,
+    passes), NaN where a pass lacks a cell.
     """
 
     name: str
@@ -129,8 +134,8 @@ class Measured:
 
     @property
     def cores(self) -> int:
-        """Cores that the ranks share."""
-        return int(self.cells["cores"].iloc[0])
+        """Cores that ranks share at most; fewer ranks have fewer."""
+        return int(self.cells["cores"].max())
 
     @property
     def ranks(self) -> list[int]:
@@ -153,11 +158,16 @@ class Measured:
 
     def _at(self, logs: Floats) -> pd.DataFrame:
         there = ~np.isnan(logs).all(axis=1)
-        return self.cells[there].assign(time_s=np.exp(np.nanmean(logs[there], axis=1)))
+        return self.cells[there].assign(time_s=np.exp(np.nanmedian(logs[there], axis=1)))
 
 
 def _of(cells: pd.DataFrame, kind: str, variant: str | None = None) -> pd.DataFrame:
     return cells[(cells["kind"] == kind) & ((cells["variant"] == variant) | (variant is None))]
+
+
+def scaled(steps: pd.DataFrame, scaling: str) -> pd.DataFrame:
+    """The steps of one way of scaling, all of them for none."""
+    return steps[np.array([not scaling or scaling in told.split(",") for told in steps["scaling"]], bool)]
 
 
 def measured(found: Found) -> list[Measured]:
@@ -224,9 +234,9 @@ def _list(value: object) -> list[object]:
 def _measured(name: str, impl: str, rows: pd.DataFrame) -> Measured:
     rows = undisturbed(rows, CELL)
     logs = rows.assign(log_s=np.log(rows["time_s"])).pivot_table("log_s", CELL, "pass", sort=False)
-    table = tamed(logs.to_numpy(float))
+    table = logs.to_numpy(float)
     first = rows.groupby(CELL, sort=False)[["scaling", *SIZES]].first().reindex(logs.index).reset_index()
-    return Measured(name, impl, first.assign(time_s=np.exp(np.nanmean(table, axis=1))), table)
+    return Measured(name, impl, first.assign(time_s=np.exp(np.nanmedian(table, axis=1))), table)
 
 
 # --- fits -----------------------------------------------------------------------------------------------------------
@@ -240,16 +250,31 @@ def sweep_design(sweep: pd.DataFrame, form: Form | None = None) -> Floats:
     return np.column_stack([over * form.hops(k), over * _numbers(sweep, "bytes") * (k - 1) / k])
 
 
+def sweep_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """The all-reduces over more than one rank."""
+    sweep = _of(cells, "all_reduce")
+    return sweep[sweep["ranks"] > 1]
+
+
+def gradient_sized(cells: pd.DataFrame) -> pd.DataFrame:
+    """Of these the ones that α and β are fitted to: from the last size below the smallest gradient on.
+
+    The law is about gradients, and a library may send a few bytes in another way than many.
+    """
+    sweep, gradients = sweep_of(cells), _of(cells, "step")["gradient_bytes"]
+    least = sweep.loc[sweep["bytes"] <= gradients.min(), "bytes"].max() if len(gradients) else 0.0
+    return sweep[sweep["bytes"] >= least] if np.isfinite(least) else sweep
+
+
 def fit(cells: pd.DataFrame, variant: str = STEP) -> Coefficients | None:
     """All coefficients from these cells; None where there are too few of a kind."""
-    sweep, steps = _of(cells, "all_reduce"), _of(cells, "step", variant)
-    sweep = sweep[sweep["ranks"] > 1]
+    sweep, steps = gradient_sized(cells), _of(cells, "step", variant)
     if len(sweep) < LEAST_CELLS or len(steps) < TERMS + laws.SPARE_CELLS:
         return None
     (alpha, beta), _ = laws.fit_relative(sweep_design(sweep), _numbers(sweep, "time_s"))
-    known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, contention(cells))
+    known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, contention(cells), int(cells["cores"].max()))
     (t0, a, b, c), _ = laws.fit_relative(*_step_problem(known, steps))
-    return Coefficients(known.alpha_s, known.beta_s, float(t0), float(a), float(b), float(c), known.contention)
+    return replace(known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c))
 
 
 def _step_problem(known: Coefficients, steps: pd.DataFrame) -> tuple[Floats, Floats, bool, Floats]:
@@ -309,7 +334,7 @@ def jackknife(value: float, others: Floats) -> Interval:
     if count < 2 or not np.isfinite(others).all():
         return Interval(value, np.nan, np.nan)
     error = float(np.sqrt((count - 1) / count * np.sum((others - others.mean()) ** 2)))
-    half = t_quantile(count - 1) * error
+    half = t_quantile(count - 1) * error * (OF_MEDIAN if count > 2 else 1.0)
     return Interval(value, value - half, value + half)
 
 
@@ -336,33 +361,37 @@ FORMS = (
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """A form of the all-reduce: its errors t̂/t - 1 on cells left out in turn, and on each k left out whole."""
+    """A form of the all-reduce: its errors t̂/t - 1 on cells left out in turn, on smaller messages than gradients, which no
+    fit saw, and on each k left out whole.
+    """
 
     form: Form
     errors: Floats
+    smaller: Floats
     by_rank: Mapping[int, Floats]
 
 
 def judge_forms(one: Measured) -> list[Judged]:
     """The declared form first; others only where several k were measured, which alone can tell them apart."""
-    sweep = one.of("all_reduce")
-    sweep = sweep[sweep["ranks"] > 1]
-    ranks = sorted(int(k) for k in sweep["ranks"].unique())
-    if len(sweep) < LEAST_CELLS:
+    sweep, fitted = sweep_of(one.cells), gradient_sized(one.cells)
+    ranks = sorted(int(k) for k in fitted["ranks"].unique())
+    if len(fitted) < LEAST_CELLS:
         return []
-    times = _numbers(sweep, "time_s")
-    made = []
-    for form in FORMS if len(ranks) > 1 else FORMS[:1]:
-        if not form.shares and max(ranks) <= one.cores:
-            continue  # the same there
-        columns = sweep_design(sweep, form)
-        by_rank = {}
-        for k in ranks if len(ranks) > 1 else []:
-            out = _numbers(sweep, "ranks") == k
-            coefficients, _ = laws.fit_relative(columns[~out], times[~out])
-            by_rank[k] = np.asarray(columns[out] @ coefficients / times[out] - 1)
-        made.append(Judged(form, laws.crossvalidate(columns, times), by_rank))
-    return made
+    forms = [form for form in FORMS if form.shares or max(ranks) > one.cores]  # else the same
+    return [_judge_form(form, sweep, fitted, ranks) for form in (forms if len(ranks) > 1 else FORMS[:1])]
+
+
+def _judge_form(form: Form, sweep: pd.DataFrame, fitted: pd.DataFrame, ranks: Sequence[int]) -> Judged:
+    columns, times = sweep_design(fitted, form), _numbers(fitted, "time_s")
+    at = fitted["ranks"].to_numpy(int)
+
+    def predicted(by: Bools, cells: pd.DataFrame) -> Floats:
+        coefficients, _ = laws.fit_relative(columns[by], times[by])
+        return np.asarray(sweep_design(cells, form) @ coefficients / _numbers(cells, "time_s") - 1)
+
+    by_rank = {k: predicted(at != k, fitted[at == k]) for k in ranks} if len(ranks) > 1 else {}
+    smaller = predicted(at > 0, sweep.drop(fitted.index))
+    return Judged(form, laws.crossvalidate(columns, times), smaller, by_rank)
 
 
 def holds_best(judged: Sequence[Judged]) -> Judged:

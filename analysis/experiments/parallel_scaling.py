@@ -20,6 +20,7 @@ from analysis.experiments.parallel_law import (
     Measured,
     fit,
     over_passes,
+    scaled,
     shared,
 )
 from analysis.statistics import Interval
@@ -53,13 +54,9 @@ class Network:
 
 def networks(one: Measured, scaling: str) -> list[Network]:
     """The networks scaled in that way over more than one rank, small ones first."""
-    steps = _scaled(one.steps(STEP), scaling)
+    steps = scaled(one.steps(STEP), scaling)
     found = steps[steps["ranks"] > 1].drop_duplicates(NETWORK).sort_values(["m", "p"])
     return [Network(str(r.layers), str(r.activation), str(r.loss), float(r.m)) for r in found.itertuples()]
-
-
-def _scaled(steps: pd.DataFrame, scaling: str) -> pd.DataFrame:
-    return steps[[scaling in told.split(",") for told in steps["scaling"]]]
 
 
 def line(one: Measured, network: Network, scaling: str, variant: str = STEP) -> pd.DataFrame:
@@ -68,7 +65,7 @@ def line(one: Measured, network: Network, scaling: str, variant: str = STEP) -> 
     A single rank stands on the line whatever it was measured for: with the same n (strong), or with n/k examples (weak).
     """
     steps = network.cells(one.steps(variant))
-    many = _scaled(steps[steps["ranks"] > 1], scaling)
+    many = scaled(steps[steps["ranks"] > 1], scaling)
     base = many["n"] if scaling == "strong" else many["n"] / many["ranks"]
     one_rank = steps[(steps["ranks"] == 1) & steps["n"].isin(base.unique())]
     if len(base.unique()) > 1:  # several such lines: the one with the most examples
@@ -208,7 +205,7 @@ def shrinking(one: Measured) -> Interval:
 
 def _exponent(cells: pd.DataFrame) -> float:
     found = fit(cells, ALONE)
-    alone = _scaled(cells[cells["variant"] == ALONE], "strong")
+    alone = scaled(cells[cells["variant"] == ALONE], "strong")
     single = cells[(cells["variant"] == ALONE) & (cells["ranks"] == 1)]
     alone = pd.concat([alone, single]).drop_duplicates([*NETWORK, "n", "ranks"])
     if found is None or not len(alone):
