@@ -83,6 +83,7 @@ class Base:
     impl: str
     source: str
     gradient_bytes: float
+    messages: float  # all-reduces of a step
     alpha_s: Interval
     beta_s: Interval
     network_from: str
@@ -92,8 +93,9 @@ class Base:
     beyond: Callable[[Sequence[int], Sequence[int]], list[str]]  # by numbers of ranks, and examples of each
 
     def sent(self, k: Floats) -> Floats:
-        """α·log2 k + β·g·(k - 1)/k."""
-        return np.asarray(self.alpha_s.value * np.log2(k) + self.beta_s.value * self.gradient_bytes * (k - 1) / k)
+        """α·q·log2 k + β·g·(k - 1)/k, with q all-reduces of a step."""
+        by_hop = self.alpha_s.value * self.messages * np.log2(k)
+        return np.asarray(by_hop + self.beta_s.value * self.gradient_bytes * (k - 1) / k)
 
 
 def ranks_of(text: str) -> tuple[int, ...]:
@@ -194,6 +196,7 @@ def of_sweep(series: predict.Series, layers: Sequence[int], activation: str, alp
         str(first["impl"]),
         f"the law “{final.law.name}” of a sweep, {first['impl']}, {first['device']}, {first['dtype']}",
         gradient_bytes,
+        1.0,
         Interval(alpha_s, alpha_s, alpha_s),
         Interval(beta_s, beta_s, beta_s),
         "given",
@@ -225,7 +228,7 @@ def of_experiment(
         )
     steps = one.steps(parallel_law.STEP)
     network = _network(layers, activation, steps)
-    errors = parallel_law.left_out(one)["error"].to_numpy(float)
+    errors = parallel_law.left_out(one, by_layer=layers_send)["error"].to_numpy(float)
     off = predict.half_width(errors, max(len(errors) - parallel_law.TERMS, 2))
 
     def cells(share: Floats) -> pd.DataFrame:
@@ -238,9 +241,10 @@ def of_experiment(
     def sent(k: int, by: Coefficients) -> float:
         alpha = by.alpha_s if alpha_s is None else alpha_s
         beta = by.beta_s if beta_s is None else beta_s
-        return float(alpha * np.log2(k) + beta * network["gradient_bytes"] * (k - 1) / k)
+        messages = 1 + by.by_layer * network["depth"]
+        return float(alpha * messages * np.log2(k) + beta * network["gradient_bytes"] * (k - 1) / k)
 
-    refitted = [parallel_law.fit(without) for without in one.without]
+    refitted = [parallel_law.fit(without, by_layer=layers_send) for without in one.without]
 
     def whole(share: int, k: int) -> Interval:
         value, *others = [
@@ -256,6 +260,7 @@ def of_experiment(
         one.name,
         f"the experiment parallel, {one.name} over {', '.join(map(str, one.ranks))} ranks",
         network["gradient_bytes"],
+        1 + fitted.by_layer * network["depth"],
         _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s"),
         _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s"),
         "given"
@@ -263,7 +268,7 @@ def of_experiment(
         else f"measured between ranks of this machine{f', but {given[0]} given' if given else ''}",
         lambda share: alone(share, fitted),
         whole,
-        (_told_overlap(one),),
+        (_told_overlap(one), *_told_messages(fitted, network)),
         lambda ranks, shares: _beyond(steps, network, shares) + (_more_ranks(one, ranks) if len(given) < 2 else []),
     )
 
@@ -283,7 +288,8 @@ def _network(layers: Sequence[int], activation: str, steps: pd.DataFrame) -> dic
             f"activation '{activation}' was not measured in this run, which knows {', '.join(['horner-K', *sorted(known)])}"
         )
     each = float((steps["gradient_bytes"] / steps["m"]).iloc[0])
-    return {"m": m, "u": float(sum(layers[1:-1])), "p": float(p), "gradient_bytes": m * each}
+    u = float(sum(layers[1:-1]))
+    return {"m": m, "u": u, "p": float(p), "depth": len(layers) - 1.0, "gradient_bytes": m * each}
 
 
 def _beyond(steps: pd.DataFrame, network: dict[str, float], shares: Sequence[int]) -> list[str]:
@@ -299,6 +305,12 @@ def _beyond(steps: pd.DataFrame, network: dict[str, float], shares: Sequence[int
         if least < smallest:
             told.append(f"of a rank, {name} = {least:,.0f} is below the smallest measured, {smallest:,.0f}")
     return told
+
+
+def _told_messages(fitted: Coefficients, network: dict[str, float]) -> list[str]:
+    """Where a step sends its gradients in pieces."""
+    more = fitted.by_layer * network["depth"]
+    return [f"a step sends its gradients as {1 + more:.1f} all-reduces, as it does here by the fit"] if more else []
 
 
 def _more_ranks(one: Measured, ranks: Sequence[int]) -> list[str]:

@@ -32,6 +32,7 @@ class Truth:
     contention: float = 1.1
     cores: int = 2
     hidden: float = 0.0
+    by_layer: float = 0.0  # all-reduces that every layer adds where nothing waits
     hops: Callable[[int], float] = field(default=math.log2)
     compute: Callable[[float, int], float] = field(default=lambda share, k: share)
 
@@ -49,7 +50,8 @@ class Truth:
         work = self.t0_s + share * (self.a_s * row["m"] + self.b_s * row["u"] * row["p"]) + self.c_s * row["m"]
         work *= self.over(k) * (self.contention if k > 1 else 1.0)
         sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"])
-        return work + sent * (1 - self.hidden if variant == "step" else 1)
+        more = self.by_layer * row["depth"] * self.over(k) * self.alpha_s * self.hops(k) if variant == "step" else 0.0
+        return work + more + sent * (1 - self.hidden if variant == "step" else 1)
 
 
 def sizes(layers: tuple[int, ...], p: int) -> dict[str, Any]:

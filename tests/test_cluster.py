@@ -115,7 +115,7 @@ def test_the_fastest_is_where_the_derivative_vanishes() -> None:
     """T(k) = t0 + w·n/k + α·log2 k + β·g·(k - 1)/k is least at k = ln 2·(w·n - β·g)/α, and not by steps of ⌈n/k⌉ here."""
     n, w, alpha_s, sent = 10_000_000, 1e-8, 1e-3, 5e-3
     base = Base(
-        "planted", "", 1.0, Interval(alpha_s, alpha_s, alpha_s), Interval(sent, sent, sent), "given",
+        "planted", "", 1.0, 1.0, Interval(alpha_s, alpha_s, alpha_s), Interval(sent, sent, sent), "given",
         lambda share: 1e-4 + w * share, lambda share, k: Interval(1e-4 + w * share, 0, 1), (), lambda _, __: [],
     )  # fmt: skip
     found = cluster.predicted(base, (2, 2), "horner-1", n, [1])

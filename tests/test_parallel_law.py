@@ -171,6 +171,17 @@ def test_a_ring_is_told_and_what_grows_faster_still_refutes_the_law() -> None:
     assert told(lambda k: (k - 1.0) ** 2).word == "refuted"
 
 
+def test_a_step_that_sends_layer_by_layer_is_told_and_refutes_the_declared_law() -> None:
+    chatty = Truth(by_layer=6.0, alpha_s=3e-4)
+    one = measured(chatty)
+    assert law.layers_send(one)
+    assert law.coefficient(one, "by_layer", by_layer=True).value == pytest.approx(6.0, rel=0.1)
+    assert np.abs(parallel.by_layer(one)).max() < 0.06
+    assert np.abs(parallel.of_more_ranks(one, layers=True)).max() < 0.1
+    assert np.median(np.abs(parallel.of_steps(one))) > 0.1
+    assert sum(law.layers_send(measured(seed=seed, launch=0.03)) for seed in range(10)) <= 1
+
+
 def test_a_form_needs_clear_evidence() -> None:
     """Under the declared form another is chosen in few of many runs."""
     wrong = sum(

@@ -30,7 +30,7 @@ from backprop_files import UserError
 STEP, IN_TURN, ALONE = "step", "in_turn", "alone"
 #: What makes a cell, apart from the pass; an all-reduce has bytes and no network, a step the other way round.
 CELL = ["kind", "variant", "layers", "activation", "loss", "n", "bytes", "ranks", "cores"]
-SIZES = ["m", "u", "p", "gradient_bytes"]
+SIZES = ["m", "u", "p", "depth", "gradient_bytes"]
 #: Terms of a step that are fitted.
 TERMS = 4
 #: Fewer cells than this say nothing of a form.
@@ -53,6 +53,7 @@ class Coefficients:
     c_s: float
     contention: Mapping[int, float]
     cores: int  # that ranks share at most
+    by_layer: float = 0.0  # all-reduces that every layer adds to the one of a step
 
     def s(self, ranks: Floats, cores: Floats) -> Floats:
         """s(k): as measured, else s = 1 + σ·(min(k, c) - 1), linear in the ranks that run at once (Gunther 2007)."""
@@ -82,7 +83,8 @@ class Coefficients:
             "replicated": replicated,
             "contention": (slower - 1) * alone,
             "waiting": (shared(ranks, cores) - 1) * slower * alone,
-            "communication": communication(cells, self.alpha_s, self.beta_s),
+            "communication": communication(cells, self.alpha_s, self.beta_s)
+            + self.by_layer * hops(cells, self.alpha_s),
         }
         return pd.DataFrame(found, index=cells.index)
 
@@ -110,8 +112,17 @@ def design(cells: pd.DataFrame) -> Floats:
 def communication(cells: pd.DataFrame, alpha_s: float, beta_s: float) -> Floats:
     """o(k)·(α·log2 k + β·g·(k - 1)/k) of steps; nothing where they send nothing."""
     k = _numbers(cells, "ranks")
-    sent = alpha_s * np.log2(k) + beta_s * _numbers(cells, "gradient_bytes") * (k - 1) / k
-    return np.asarray(np.where(cells["variant"] == ALONE, 0.0, shared(k, _numbers(cells, "cores")) * sent))
+    return _sent(cells, alpha_s * np.log2(k) + beta_s * _numbers(cells, "gradient_bytes") * (k - 1) / k)
+
+
+def hops(cells: pd.DataFrame, alpha_s: float) -> Floats:
+    """o(k)·α·log2 k for every layer: what it costs beside if each sends its gradient by itself."""
+    return _sent(cells, alpha_s * np.log2(_numbers(cells, "ranks")) * _numbers(cells, "depth"))
+
+
+def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
+    over = shared(_numbers(cells, "ranks"), _numbers(cells, "cores"))
+    return np.asarray(np.where(cells["variant"] == ALONE, 0.0, over * seconds))
 
 
 def _numbers(cells: pd.DataFrame, name: str) -> Floats:
@@ -266,22 +277,28 @@ def gradient_sized(cells: pd.DataFrame) -> pd.DataFrame:
     return sweep[sweep["bytes"] >= least] if np.isfinite(least) else sweep
 
 
-def fit(cells: pd.DataFrame, variant: str = STEP) -> Coefficients | None:
-    """All coefficients from these cells; None where there are too few of a kind."""
+def fit(cells: pd.DataFrame, variant: str = STEP, by_layer: bool = False) -> Coefficients | None:
+    """All coefficients from these cells; None where there are too few of a kind.
+
+    ``by_layer`` lets every layer add all-reduces of its own, as where a library sends the gradient of every array by itself:
+    α·log2 k·(1 + r·layers), with r fitted too.  The declared law has none.
+    """
     sweep, steps = gradient_sized(cells), _of(cells, "step", variant)
     if len(sweep) < LEAST_CELLS or len(steps) < TERMS + laws.SPARE_CELLS:
         return None
     (alpha, beta), _ = laws.fit_relative(sweep_design(sweep), _numbers(sweep, "time_s"))
     known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, contention(cells), int(cells["cores"].max()))
-    (t0, a, b, c), _ = laws.fit_relative(*_step_problem(known, steps))
-    return replace(known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c))
+    (t0, a, b, c, *more), _ = laws.fit_relative(*_step_problem(known, steps, by_layer))
+    return replace(known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c), by_layer=float(sum(more)))
 
 
-def _step_problem(known: Coefficients, steps: pd.DataFrame) -> tuple[Floats, Floats, bool, Floats]:
+def _step_problem(known: Coefficients, steps: pd.DataFrame, by_layer: bool) -> tuple[Floats, Floats, bool, Floats]:
     """Columns, times and the part of them that is known, as ``laws.fit_relative`` takes them."""
     ranks, cores = _numbers(steps, "ranks"), _numbers(steps, "cores")
     slower = shared(ranks, cores) * known.s(ranks, cores)
     columns = slower[:, None] * design(steps)
+    if by_layer:
+        columns = np.column_stack([columns, hops(steps, known.alpha_s)])
     return columns, _numbers(steps, "time_s"), False, communication(steps, known.alpha_s, known.beta_s)
 
 
@@ -318,11 +335,11 @@ def over_passes(one: Measured, told: Callable[[pd.DataFrame], float], signed: bo
     return found if signed else Interval(value, max(0.0, found.low), found.high)
 
 
-def coefficient(one: Measured, name: str, times: float = 1.0) -> Interval:
+def coefficient(one: Measured, name: str, times: float = 1.0, by_layer: bool = False) -> Interval:
     """One of the coefficients with its interval over passes, in a unit ``times`` as small; NaN where nothing is fitted."""
 
     def told(cells: pd.DataFrame) -> float:
-        found = fit(cells)
+        found = fit(cells, by_layer=by_layer)
         return np.nan if found is None else float(getattr(found, name)) * times
 
     return over_passes(one, told)
@@ -395,39 +412,48 @@ def _judge_form(form: Form, sweep: pd.DataFrame, fitted: pd.DataFrame, ranks: Se
 
 
 def holds_best(judged: Sequence[Judged]) -> Judged:
-    """The declared form unless another errs clearly less on cells left out: by two standard errors of the difference, paired."""
-    declared = judged[0]
+    """The declared form unless another errs clearly less on cells left out."""
     best = min(judged, key=lambda one: float(np.abs(one.errors).mean()))
-    less = np.abs(declared.errors) - np.abs(best.errors)
-    clearly = less.mean() > 2 * less.std(ddof=1) / np.sqrt(len(less)) and less.mean() > 0
-    return best if clearly else declared
+    return best if _clearly_less(best.errors, judged[0].errors) else judged[0]
+
+
+def _clearly_less(errors: Floats, declared: Floats) -> bool:
+    """By two standard errors of the difference, paired cell by cell."""
+    less = np.abs(declared) - np.abs(errors)
+    if len(less) < LEAST_CELLS or not np.isfinite(less).all():
+        return False
+    return bool(less.mean() > 0 and less.mean() > 2 * less.std(ddof=1) / np.sqrt(len(less)))
 
 
 # --- cells that no fit saw ------------------------------------------------------------------------------------------
 
 
-def left_out(one: Measured, variant: str = STEP) -> pd.DataFrame:
+def left_out(one: Measured, variant: str = STEP, by_layer: bool = False) -> pd.DataFrame:
     """Steps with ``error``, t̂/t - 1, each left out of the fit in turn; α, β and s(k) come from other cells anyway."""
-    found = fit(one.cells, variant)
+    found = fit(one.cells, variant, by_layer)
     steps = one.steps(variant)
-    return steps.assign(error=np.nan if found is None else laws.crossvalidate(*_step_problem(found, steps)))
-
-
-def unseen_ranks(one: Measured, k: int, variant: str = STEP) -> pd.DataFrame:
-    """The steps over k ranks with ``error``, by everything fitted to other numbers of ranks."""
-    return _judged(fit(one.cells[one.cells["ranks"] != k], variant), _at_ranks(one, k, variant))
-
-
-def from_fewer(one: Measured, k: int, variant: str = STEP, most: int = 2) -> pd.DataFrame:
-    """The steps over k ranks with ``error``, by everything fitted to at most ``most`` ranks."""
-    return _judged(fit(one.cells[one.cells["ranks"] <= most], variant), _at_ranks(one, k, variant))
-
-
-def _at_ranks(one: Measured, k: int, variant: str) -> pd.DataFrame:
-    steps = one.steps(variant)
-    return steps[steps["ranks"] == k]
-
-
-def _judged(found: Coefficients | None, steps: pd.DataFrame) -> pd.DataFrame:
-    error = np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1
+    error = np.nan if found is None else laws.crossvalidate(*_step_problem(found, steps, by_layer))
     return steps.assign(error=error)
+
+
+def unseen_ranks(one: Measured, k: int, by_layer: bool = False) -> pd.DataFrame:
+    """The steps over k ranks with ``error``, by everything fitted to other numbers of ranks."""
+    return _predicted(one, one.cells["ranks"] != k, k, by_layer)
+
+
+def from_fewer(one: Measured, k: int, by_layer: bool = False, most: int = 2) -> pd.DataFrame:
+    """The steps over k ranks with ``error``, by everything fitted to at most ``most`` ranks."""
+    return _predicted(one, one.cells["ranks"] <= most, k, by_layer)
+
+
+def _predicted(one: Measured, seen: pd.Series, k: int, by_layer: bool) -> pd.DataFrame:
+    steps = one.steps(STEP)
+    steps = steps[steps["ranks"] == k]
+    found = fit(one.cells[seen], STEP, by_layer)
+    return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
+
+
+def layers_send(one: Measured) -> bool:
+    """Whether steps over several ranks are told clearly better where every layer adds all-reduces of its own."""
+    declared, layered = (left_out(one, STEP, by_layer).query("ranks > 1")["error"] for by_layer in (False, True))
+    return _clearly_less(layered.to_numpy(float), declared.to_numpy(float))

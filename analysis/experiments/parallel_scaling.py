@@ -197,7 +197,7 @@ def shares(cells: pd.DataFrame, found: Coefficients) -> pd.DataFrame:
 
 
 def shrinking(one: Measured) -> Interval:
-    """x of compute ∝ (1/k)^x at the same n: steps that send nothing, over o(k), less what every rank does anew (t0 + c·m, as
+    """X of compute ∝ (1/k)^x at the same n: steps that send nothing, over o(k), less what every rank does anew (t0 + c·m, as
     fitted to them); slope through all networks that mostly compute, each with a level of its own.
     """
     return over_passes(one, _exponent)
