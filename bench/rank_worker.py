@@ -82,8 +82,8 @@ def main() -> None:
         reason = " ".join(str(error).split())[:400]
         named = reason if type(error).__name__ in ("Mismatch", "UserError") else f"{type(error).__name__}: {reason}"
         write_json(folder / f"rank-{rank}.failed", {"at": time.time(), "where": progress.where, "reason": named})
-        sys.stderr.flush()
-        os._exit(1)
+        _exit(1)
+    _exit(0)
 
 
 def _work(plan: Mapping[str, Any], rank: int, progress: Progress) -> list[Row]:
@@ -102,6 +102,13 @@ def _work(plan: Mapping[str, Any], rank: int, progress: Progress) -> list[Row]:
     progress.at("the parting of all ranks")
     implementation.leave()
     return rows
+
+
+def _exit(code: int) -> None:
+    """Without the farewells of libraries, in which some wait for others, and some abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _print_into(log: Path) -> None:

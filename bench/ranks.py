@@ -133,7 +133,7 @@ def run(launch: Launch, work: str, arguments: Mapping[str, Any], folder: Path) -
     write_json(folder / "plan.json", _plan(launch, entry, work, arguments, folder))
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for command in _commands(launch, entry, folder):
+        for command in commands(launch, entry, folder):
             started.append(command.start(folder))  # noqa: PERF401  # those started are ended, even if one cannot be
         _Watch(launch, folder, started).wait()
     except OSError as error:
@@ -186,7 +186,7 @@ def _free_place(host: Host) -> str:
 
 
 @dataclass(frozen=True)
-class _Command:
+class Command:
     """One process to start: a rank, or torchrun's agent, which starts those of its host."""
 
     arguments: Sequence[str]
@@ -205,7 +205,7 @@ class _Command:
             )
 
 
-def _commands(launch: Launch, entry: registry.Entry, folder: Path) -> Iterator[_Command]:
+def commands(launch: Launch, entry: registry.Entry, folder: Path) -> Iterator[Command]:
     if entry.launched_by == "torchrun":
         yield from _agents(launch, folder)
         return
@@ -214,11 +214,11 @@ def _commands(launch: Launch, entry: registry.Entry, folder: Path) -> Iterator[_
         for local in range(host.ranks):
             own = {"RANK": str(rank), "LOCAL_RANK": str(local)}
             command = [*host.prefix, sys.executable, "-m", "bench.rank_worker"]
-            yield _Command(command, _environment(launch, host, folder) | own, f"rank-{rank}.log")
+            yield Command(command, _environment(launch, host, folder) | own, f"rank-{rank}.log")
             rank += 1
 
 
-def _agents(launch: Launch, folder: Path) -> Iterator[_Command]:
+def _agents(launch: Launch, folder: Path) -> Iterator[Command]:
     """An agent of torchrun on every host; they meet in a file, since its usual store listens on all interfaces."""
     hosts = launch.placed
     for number, host in enumerate(hosts):
@@ -237,7 +237,7 @@ def _agents(launch: Launch, folder: Path) -> Iterator[_Command]:
         options = [f"{key}={value}" for key, value in torchrun.items()]
         command = [*host.prefix, sys.executable, "-m", "bench.torchrun", str(folder / f"agent-{number}.failed")]
         worker = ["--module", "bench.rank_worker"]
-        yield _Command([*command, *options, *worker], _environment(launch, host, folder), f"agent-{number}.log")
+        yield Command([*command, *options, *worker], _environment(launch, host, folder), f"agent-{number}.log")
 
 
 def _environment(launch: Launch, host: Host, folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ def main(failures: Path, arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
-        run.run(run.parse_args(arguments))
+        run.run(run.parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         write_json(failures, {str(rank): failure.exitcode for rank, failure in error.failures.items()})
         return 1

@@ -188,7 +188,7 @@ class DataParallel(Protocol):
 
     @classmethod
     def leave(cls) -> object:
-        """Part, once all are done."""
+        """Part, once all are done; the process is to end then."""
 
     def step_in_turn(self) -> object:
         """The same step, but nothing is sent before all gradients are computed: then they are all-reduced at one go."""

@@ -20,11 +20,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from backprop_files import UserError
+from impls import gloo
 from impls.interface import AnyArray, Array, Meeting, Network, Problem
 from impls.jax_jit import XP, Apply, Parameters, Precision, optimizer_of, outputs, planned_bytes, resolve
 from impls.losses import LOSSES
 
 AXIS = "ranks"
+#: How an array lies on the mesh: its rows split over the ranks, or all of it on every one.
+ROWS, WHOLE = P(AXIS), P()  # type: ignore[no-untyped-call]
 
 
 def mesh_of(device: str) -> Mesh:
@@ -41,8 +44,11 @@ def mesh_of(device: str) -> Mesh:
 
 def loss_sum(network: Network, y: jax.Array, t: jax.Array, weights: jax.Array) -> Any:
     """Loss times n: summed over rows: each counts by its weight, 1 or 0."""
-    one_by_one = jax.vmap(lambda y, t: LOSSES[network.loss].value(XP, y[None], t[None]))
-    return jnp.sum(weights * one_by_one(y, t))
+
+    def one(y: jax.Array, t: jax.Array) -> Any:
+        return LOSSES[network.loss].value(XP, y[None], t[None])
+
+    return jnp.sum(weights * jax.vmap(one)(y, t))
 
 
 def flattened(value: jax.Array, gradients: Parameters) -> jax.Array:
@@ -59,7 +65,7 @@ def unflattened(flat: jax.Array, like: Parameters) -> tuple[jax.Array, Parameter
 
 def psum(x: jax.Array) -> jax.Array:
     """The sum over all ranks."""
-    summed: jax.Array = jax.lax.psum(x, AXIS)
+    summed: jax.Array = jax.lax.psum(x, AXIS)  # type: ignore[no-untyped-call]
     return summed
 
 
@@ -67,7 +73,7 @@ class Compiled:
     """The jitted functions of one network under one optimizer, for ``n`` rows on one mesh; shared, as those of ``jax_jit``."""
 
     def __init__(self, network: Network, apply: Apply, precision: Precision, mesh: Mesh, n: int) -> None:
-        whole = NamedSharding(mesh, P())
+        whole = NamedSharding(mesh, WHOLE)
         k = mesh.size
         # each rank computes on what it has: no axis of the mesh is seen in there, so nothing is sent unless psum says so
         per_rank = partial(jax.shard_map, mesh=mesh, check_vma=False)
@@ -95,12 +101,11 @@ class Compiled:
             mine, kept = apply(mine, [k * g for g in gradients], kept)  # about the mean over its own rows
             return jax.tree.map(lambda a: a[None], (mine, kept, value))
 
-        rows = P(AXIS)
         self.step = jax.jit(step, donate_argnums=(0, 4), out_shardings=whole)
-        self.own = jax.jit(per_rank(own, in_specs=(P(), rows, rows, rows), out_specs=rows))
+        self.own = jax.jit(per_rank(own, in_specs=(WHOLE, ROWS, ROWS, ROWS), out_specs=ROWS))
         self.sum = summing(mesh)
         self.apply_flat = jax.jit(apply_flat, donate_argnums=(0, 2), out_shardings=whole)
-        self.alone = jax.jit(per_rank(alone, in_specs=rows, out_specs=rows), donate_argnums=(0, 4))
+        self.alone = jax.jit(per_rank(alone, in_specs=ROWS, out_specs=ROWS), donate_argnums=(0, 4))
         self.forward = jax.jit(lambda theta, x: jax.vjp(lambda th: outputs(network, th, x, precision), theta))
         self.loss = jax.jit(jax.value_and_grad(head))
         self.backward = jax.jit(lambda pullback, delta: pullback(delta)[0], out_shardings=whole)
@@ -109,7 +114,7 @@ class Compiled:
 
 def summing(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     """(k, …) of one part a rank -> (1, …), the sum, on every rank."""
-    return jax.jit(jax.shard_map(psum, mesh=mesh, in_specs=P(AXIS), out_specs=P(), check_vma=False))
+    return jax.jit(jax.shard_map(psum, mesh=mesh, in_specs=ROWS, out_specs=WHOLE, check_vma=False))
 
 
 @lru_cache(maxsize=4)
@@ -130,10 +135,8 @@ class JaxSharded:
         self.rank, self.ranks = jax.process_index(), self._mesh.size
         fill = -problem.n % self.ranks
         real = np.ones(problem.n)
-        self.theta: Parameters = [self._placed(p, P()) for p in problem.parameters]
-        self.x, self.t, self.w = (
-            self._placed(_filled(a, fill), P(AXIS)) for a in (problem.inputs, problem.targets, real)
-        )
+        self.theta: Parameters = [self._placed(p, WHOLE) for p in problem.parameters]
+        self.x, self.t, self.w = (self._placed(_filled(a, fill), ROWS) for a in (problem.inputs, problem.targets, real))
         asked = problem.optimizer, problem.learning_rate
         self.state = self._whole(optimizer_of(*asked)[0](self.theta))
         self._compiled = compiled(problem.network, *asked, self._precision, self._mesh, problem.n)
@@ -149,7 +152,7 @@ class JaxSharded:
 
     def _whole(self, tree: Any) -> Any:
         """What every rank has alike."""
-        sharding = NamedSharding(self._mesh, P())
+        sharding = NamedSharding(self._mesh, WHOLE)
         return jax.tree.map(lambda a: jax.make_array_from_callback(a.shape, sharding, np.asarray(a).__getitem__), tree)
 
     @classmethod
@@ -174,7 +177,7 @@ class JaxSharded:
     def leave(cls) -> None:
         """The processes part."""
         if jax.distributed.is_initialized():
-            jax.distributed.shutdown()
+            jax.distributed.shutdown()  # type: ignore[no-untyped-call]
 
     def forward(self) -> None:
         """The outputs, and the pullback."""
@@ -210,10 +213,10 @@ class JaxSharded:
         """Parameters and state of each rank, (k, …)."""
         return jax.tree.map(self._each, (self.theta, self.state))
 
-    def _each(self, array: jax.Array) -> jax.Array:
+    def _each(self, array: jax.Array | AnyArray) -> jax.Array:
         own = np.asarray(array)[None]  # the callback is asked for one rank's part
         shape = (self.ranks, *array.shape)
-        return jax.make_array_from_callback(shape, NamedSharding(self._mesh, P(AXIS)), lambda _: own)
+        return jax.make_array_from_callback(shape, NamedSharding(self._mesh, ROWS), lambda _: own)
 
     def all_reduce(self, size_bytes: int) -> Callable[[], object]:
         """The sum of zeros, which stay zeros."""
@@ -262,7 +265,7 @@ def bind_gloo(address: str) -> None:
     """
     try:
         from jax._src import distributed, xla_bridge
-        from jax._src.lib import _jax
+        from jax._src.lib import _jax  # type: ignore[attr-defined]
 
         make_client, make_gloo = xla_bridge.make_cpu_client, _jax.make_gloo_tcp_collectives
         register = xla_bridge.register_backend_factory
@@ -272,7 +275,9 @@ def bind_gloo(address: str) -> None:
         ) from error
 
     def client() -> Any:
-        gloo = make_gloo(distributed_client=distributed.global_state.client, hostname=address)
-        return make_client(collectives=gloo)
+        before = gloo.threads()
+        collectives = make_gloo(distributed_client=distributed.global_state.client, hostname=address)
+        gloo.let_others_first(gloo.threads() - before)
+        return make_client(collectives=collectives)
 
     register("cpu", client, priority=0, fail_quietly=False)

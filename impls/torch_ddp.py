@@ -13,6 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import FileStore, HashStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from impls.interface import AnyArray, Array, Meeting, Problem
@@ -44,7 +45,7 @@ def _be_in_a_group() -> None:
         dist.init_process_group(_backends(), timeout=PATIENCE)
         return
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo listens even if nobody is to call
-    dist.init_process_group(_backends(), store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(_backends(), store=HashStore(), rank=0, world_size=1)
 
 
 def _own(device: str) -> str:
@@ -88,14 +89,15 @@ class TorchDDP:
     def join(cls, meeting: Meeting) -> None:
         """Meet in a file, which listens nowhere; gloo's own sockets are bound to the meeting's interface."""
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = meeting.interface
-        store = dist.FileStore(meeting.place, meeting.ranks)
+        store = FileStore(meeting.place, meeting.ranks)
         dist.init_process_group(_backends(), store=store, rank=meeting.rank, world_size=meeting.ranks, timeout=PATIENCE)
 
     @classmethod
     def leave(cls) -> None:
-        """The group is no more."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        """When all are here.  The group ends with the process: to take gloo's apart while its threads run aborts now and
+        then ("terminate called without an active exception").
+        """
+        dist.barrier()
 
     def forward(self) -> None:
         """The model's outputs for the rank's own rows."""
@@ -177,5 +179,5 @@ class TorchDDP:
 
 def _pieces(flat: torch.Tensor, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Views into a flat tensor, shaped as the parameters."""
-    parts = flat.split([p.numel() for p in parameters])
+    parts = torch.split(flat, [p.numel() for p in parameters])
     return [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]

@@ -201,7 +201,7 @@ def _of_point(desk: Desk, lockstep: Lockstep, point: Point, rounds: int) -> list
     desk.progress.at(f"the check of {point}")
     together, alone = desk.prepare(problem), desk.prepare(problem)
     with _naming(f"{desk.named()} at {point}"):
-        error = _held(desk, together, desk.prepare(problem), expected)
+        error = held(together, desk.prepare(problem), expected)
     instances = {"step": together, "in_turn": together, "alone": alone}
     timed = {
         f"{variant} of {point}": Timed(getattr(instance, VARIANTS[variant]), instance.synchronize)
@@ -224,7 +224,7 @@ def _of_point(desk: Desk, lockstep: Lockstep, point: Point, rounds: int) -> list
     ]
 
 
-def _held(desk: Desk, by_phase: Any, in_turn: Any, expected: Expected) -> float:
+def held(by_phase: Any, in_turn: Any, expected: Expected) -> float:
     """Error of the gradients, as a step has them and as a step in turn does; both instances take a step.
 
     Every rank goes through all that is collective before it judges, so that none waits for one that has given up.
