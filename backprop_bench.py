@@ -25,6 +25,7 @@ from rich.table import Table
 from backprop_files import ON_REQUEST, UserError, write_whole
 
 if TYPE_CHECKING:
+    from analysis.cluster import Prediction as Scaling
     from analysis.comparison import Comparison
     from bench.experiments import Experiment
     from bench.experiments import Settings as AskedOfExperiments
@@ -481,14 +482,31 @@ def predict(
     dtype: Annotated[str, typer.Option(help="where the run has several")] = "",
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML")] = None,
     machine_class: MachineClass = "",
+    ranks: Annotated[
+        str, typer.Option(help="over so many ranks: 1..4096, which doubles, or 1,2,3,8 (docs/parallel.md)")
+    ] = "",
+    alpha: Annotated[float | None, typer.Option(help="seconds a hop of an all-reduce (default: as measured)")] = None,
+    beta: Annotated[float | None, typer.Option(help="seconds a byte of an all-reduce (default: as measured)")] = None,
+    out: Annotated[Path | None, typer.Option(help="with --ranks: where figures go")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
-    """Time and memory of a step that was never measured, from a run's winning laws."""
+    """Time and memory of a step that was never measured, from a run's winning laws; with --ranks over a cluster."""
     from analysis import load
     from analysis import predict as predictor
     from analysis.hypotheses import declared
 
     layers = _sizes(widths)
+    if ranks:
+        from analysis import cluster
+
+        wanted = cluster.ranks_of(ranks)
+        base = cluster.from_run(
+            run, impl, layers, activation, (alpha, beta), declared(laws), device, dtype, machine_class
+        )
+        _tell_cluster(cluster.predicted(base, layers, activation, n, wanted), out, as_json)
+        return
+    if alpha is not None or beta is not None or out is not None:
+        raise UserError("--alpha, --beta and --out go with --ranks: over how many ranks, such as 1..4096")
     measured = load.one_class(load.load([run]), machine_class)
     series = predictor.series(measured, impl, declared(laws), device, dtype)
     found = predictor.predict(series, layers, n, activation)
@@ -501,6 +519,31 @@ def predict(
     console.print(table, markup=False)
     for warning in found.beyond:
         console.print(f"[yellow]extrapolated:[/yellow] {escape(warning)}")
+
+
+def _tell_cluster(found: Scaling, out: Path | None, as_json: bool) -> None:
+    from analysis import cluster, cluster_figures
+
+    document = cluster.document(found)
+    written = cluster_figures.write(found, document, out) if out else []
+    if as_json:
+        print(json.dumps(document, indent=1))
+        return
+    table = Table(*cluster.HEADER, box=None, pad_edge=False)
+    for column in table.columns:
+        column.justify, column.no_wrap = "right" if column.header != "scaling" else "left", True
+    for row in cluster.table(found):
+        table.add_row(*row)
+    console.print(table, markup=False)
+    for sentence in cluster.told(found):
+        console.print(sentence, markup=False, highlight=False)
+    console.print("Assumed:")
+    for one in found.assumptions:
+        console.print(f"- {one}", markup=False, highlight=False)
+    for warning in found.beyond:
+        console.print(f"[yellow]extrapolated:[/yellow] {escape(warning)}")
+    for path in written:
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
