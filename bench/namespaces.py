@@ -100,9 +100,7 @@ def played(network: Network) -> Iterator[list[Place]]:
     """The hosts, for as long as the ``with`` lasts.  Raises UserError where that is not permitted."""
     if reason := missing():
         raise UserError(reason)
-    places = [
-        Place(_name(i), ("ip", "netns", "exec", _name(i)), f"10.77.0.{i}") for i in range(1, network.hosts + 1)
-    ]
+    places = [Place(_name(i), ("ip", "netns", "exec", _name(i)), f"10.77.0.{i}") for i in range(1, network.hosts + 1)]
     forwarder = None
     try:
         for place in places:
