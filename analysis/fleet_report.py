@@ -20,7 +20,7 @@ from analysis.figures import COLOURS, MARKERS, STYLE, Material
 from analysis.fleet import MachineRow
 from analysis.hypotheses import Law
 from analysis.joint import Joint
-from analysis.load import Run
+from analysis.load import Run, by_reason
 from analysis.machines import MachineClass, cut
 from analysis.normalise import IDENTITY, kept
 from analysis.odd_machines import THRESHOLD
@@ -316,6 +316,9 @@ def _context(
         "joint": [_joint_row(one) for one in found],
         "predicted": [(one, error, _short(run, error.group)) for one in found for error in one.errors],
         "unit": joint.UNIT,
+        "failed": by_reason(run.failed),
+        "left_out": by_reason(run.left_out),
+        "settings": words.settings_rows(run.settings),
         "tables": [machines_table(run, rows), *([costs] if (costs := _costs_table(found)).rows else [])],
         "pictures": pictures,
         "experiments": told,

@@ -152,10 +152,10 @@ def _info(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _machines(documents: Sequence[dict[str, Any]], groups: Sequence[str]) -> tuple[Machine, ...]:
-    """Every machine once, by its newest file, in the order of class and name."""
+    """Every machine that measured something once, by its newest file, in the order of class and name."""
     found: dict[tuple[str, str], Machine] = {}
-    in_time = sorted(zip(documents, groups, strict=True), key=lambda pair: str(pair[0].get("datetime", "")))
-    for document, group in in_time:
+    measured = [pair for pair in zip(documents, groups, strict=True) if pair[0]["benchmarks"]]
+    for document, group in sorted(measured, key=lambda pair: str(pair[0].get("datetime", ""))):
         info = _info(document)
         found[(group, machines.node_of(info))] = Machine(machines.node_of(info), group, info)
     return tuple(found[key] for key in sorted(found))
@@ -468,3 +468,15 @@ def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(row, sort_keys=True, default=str): row for row in rows}.values())
+
+
+def by_reason(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells with the same implementation and reason in one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        key = (str(row.get("impl", "?")), str(row.get("reason", "no reason given")))
+        groups.setdefault(key, []).append(str(row.get("cell", "?")))
+    return [
+        {"impl": impl, "reason": reason, "cells": list(dict.fromkeys(names)), "count": len(names)}
+        for (impl, reason), names in groups.items()
+    ]

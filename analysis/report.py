@@ -158,11 +158,11 @@ def _context(
         "ceilings": cell_table.ceilings(run.entries).reset_index().to_dict("records"),
         "pictures": pictures,
         "absent": absent,
-        "left_out": _grouped(run.left_out),
-        "failed": _grouped(run.failed),
+        "left_out": load.by_reason(run.left_out),
+        "failed": load.by_reason(run.failed),
         "machine": words.machine_rows(run.machine),
         "other_machines": [words.machine_rows(machine) for machine in run.other_machines],
-        "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
+        "settings": words.settings_rows(run.settings),
         "optimizers": optimizers_table(material),
         "cells": len(cells) + len(material.other_cells),
         "unsettled": int((~cells["settled"].astype(bool)).sum()),
@@ -362,16 +362,4 @@ def precision_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
             "within": float((rows["precision"] <= 0.03).mean()),
         }
         for name, rows in cells.groupby("series")
-    ]
-
-
-def _grouped(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells with the same implementation and reason in one line."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        key = (str(row.get("impl", "?")), str(row.get("reason", "no reason given")))
-        groups.setdefault(key, []).append(str(row.get("cell", "?")))
-    return [
-        {"impl": impl, "reason": reason, "cells": list(dict.fromkeys(names)), "count": len(names)}
-        for (impl, reason), names in groups.items()
     ]

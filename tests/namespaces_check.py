@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--impls", default="torch-ddp", help="torch-ddp, jax-sharded")
     parser.add_argument("--hosts", default=",".join(map(str, HOSTS)))
+    parser.add_argument("--networks", default="", help="bits a second and seconds of delay: 2e8:0,1e9:0.001")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--out", type=Path, help="rows and comparison as JSON")
     asked = parser.parse_args(arguments)
@@ -77,10 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"packets are delayed by {'netem' if namespaces.has_netem() else 'a forwarder of ours: this kernel has no netem'}"
     )
     hosts = [int(k) for k in asked.hosts.split(",")]
+    pairs = [part.split(":") for part in asked.networks.split(",") if part]
+    networks = [(float(bits), float(delay)) for bits, delay in pairs] or NETWORKS
     told: dict[str, Any] = {}
     for impl in asked.impls.split(","):
         try:
-            told[impl] = check(impl, hosts, asked.rounds)
+            told[impl] = check(impl, hosts, networks, asked.rounds)
         except (UserError, WorkerFailed) as error:
             print(f"{impl}: {error}", file=sys.stderr)
             return 1
@@ -89,12 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check(impl: str, hosts: Sequence[int], rounds: int) -> dict[str, Any]:
+def check(impl: str, hosts: Sequence[int], networks: Sequence[tuple[float, float]], rounds: int) -> dict[str, Any]:
     """One implementation over every network; prints as it goes."""
     with tempfile.TemporaryDirectory(prefix="backprop-bench-") as folder:
         alone = launched(impl, Network(1, 1e9), rounds, Path(folder) / "alone")
         found: list[Compared] = []
-        for bits_per_s, delay_s in NETWORKS:
+        for bits_per_s, delay_s in networks:
             rows = list(alone)
             for k in hosts:
                 network = Network(k, bits_per_s, delay_s)
@@ -152,7 +155,7 @@ def compare(impl: str, network: Network, rows: Sequence[dict[str, Any]]) -> list
     (alpha_s, beta_s), _ = laws.fit_relative(parallel_law.sweep_design(sweep, FREE), sweep["time_s"].to_numpy(float))
     nominal = (2 * network.delay_s, 2 * 8 / network.bits_per_s)
     print(
-        f"\n{impl}, {network}: α {words.seconds(nominal[0])} nominal, {words.seconds(float(alpha_s))} measured; "
+        f"\n{impl}, {network}: α {words.seconds(nominal[0]) if nominal[0] else '0'} nominal, {words.seconds(float(alpha_s))} measured; "
         f"β {words.seconds(nominal[1])} a byte nominal, {words.seconds(float(beta_s))} measured"
     )
     contention = parallel_law.contention(one.cells)

@@ -119,6 +119,8 @@ class Page(HTMLParser):
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     planted.fleet(folder, HOSTS, planted.additive, seed=1, process=0.005, chosen=SMALL)
+    failed = [{"impl": EVIL, "cell": EVIL, "reason": "its worker died"}]
+    planted.write(folder / "data" / "failed.json", [], failed=failed)
     return write_report([folder], folder / "out").parent
 
 
@@ -162,6 +164,8 @@ def test_the_page_tells_classes_joint_law_and_machines(several: Path) -> None:
     assert "Growth in proportion to n·m·p is refuted on every class for numpy cpu float32" in text
     assert "one law holds for all of them" in text
     assert "2 machines stand out from their classes" in text
+    assert "its worker died" in text
+    assert "its worker died" in (several / "report.html").read_text()
 
 
 def test_fits_json_keeps_its_contract_and_adds_to_it(several: Path, one_class: Path) -> None:
