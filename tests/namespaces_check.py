@@ -41,9 +41,10 @@ NETWORKS = ((200e6, 0.0), (1e9, 0.0), (200e6, 1e-3))
 HOSTS = (2, 4)
 SIZES = (8, 4096, 1 << 15, 1 << 18, 1 << 20, 1 << 22)
 ROUNDS = 6
-#: Steps over several hosts; one host measures more, to tell the law's terms apart.
+#: Steps over several hosts; one host measures ``ALONE`` too, to tell the law's terms apart.
 STEPS = ((SMALL, 1024), (_wide(256, "horner-32"), 512), (MIDDLE, 512), (LARGE, 256))
-#: All-reduces of gradients' sizes: the links are slow, so that α·log2 k and β·B·(k - 1)/k are told by few.
+ALONE = ((_wide(32), 32), (SMALL, 64), (MIDDLE, 32), (_wide(64, "horner-32", 6), 512))
+#: An all-reduce over links that no two hosts share.
 FREE = next(form for form in parallel_law.FORMS if form.hops(np.array([4.0]))[0] == 2 and not form.shares)
 
 
@@ -112,9 +113,9 @@ def check(impl: str, hosts: Sequence[int], networks: Sequence[tuple[float, float
 def launched(impl: str, network: Network, rounds: int, folder: Path) -> list[dict[str, Any]]:
     """Rows of one launch of fresh ranks, one on each host."""
     k, cores = network.hosts, ranks.usual_cores()
-    every = parallel.points("quick", 1) if k == 1 else []
-    wanted = [Point("strong", n.layers, n.activation, n.loss, rows) for n, rows in STEPS]
-    points = [*wanted, *(point for point in every if (point.network, point.n) not in STEPS)]
+    shares = (1,) if k > 1 else (1, 2, 4)  # alone also with as many rows as one of several has
+    every = [(network, n // share) for network, n in STEPS for share in shares] + list(ALONE if k == 1 else ())
+    points = [Point("model", network.layers, network.activation, network.loss, n) for network, n in every]
     work = {
         "points": [asdict(point) for point in points],
         "sizes": SIZES,
@@ -154,10 +155,12 @@ def compare(impl: str, network: Network, rows: Sequence[dict[str, Any]]) -> list
     sweep = parallel_law.gradient_sized(one.cells)
     (alpha_s, beta_s), _ = laws.fit_relative(parallel_law.sweep_design(sweep, FREE), sweep["time_s"].to_numpy(float))
     nominal = (2 * network.delay_s, 2 * 8 / network.bits_per_s)
-    print(
-        f"\n{impl}, {network}: α {words.seconds(nominal[0]) if nominal[0] else '0'} nominal, {words.seconds(float(alpha_s))} measured; "
-        f"β {words.seconds(nominal[1])} a byte nominal, {words.seconds(float(beta_s))} measured"
-    )
+    for name, unit, promised, found in (
+        ("α", "a hop", nominal[0], float(alpha_s)),
+        ("β", "a byte", nominal[1], float(beta_s)),
+    ):
+        told = words.seconds(promised) if promised else "none"
+        print(f"{impl}, {network}: {name} {told} nominal, {words.seconds(found)} measured, {unit}")
     contention = parallel_law.contention(one.cells)
     if contention:
         print("computing at once costs " + ", ".join(f"×{s:.2f} over {k}" for k, s in contention.items()))
