@@ -13,7 +13,7 @@ from analysis import odd_machines, words
 from analysis.cells import machine_ceilings
 from analysis.load import Run
 from analysis.machines import cut
-from analysis.normalise import IDENTITY, kept, own_reference_s, quiet
+from analysis.normalise import IDENTITY, MACHINE, kept, own_reference_s, quiet
 from analysis.odd_machines import THRESHOLD, Ratio
 from analysis.statistics import Floats, Interval
 from backprop_files import TRANSFERS
@@ -48,8 +48,9 @@ class MachineRow:
 
 
 def several_machines(run: Run) -> bool:
-    """Whether there is anything to compare."""
-    return len(run.machines) > 1
+    """Whether several machines measured one device, so that there is anything to compare."""
+    machines = run.entries.groupby("device")[MACHINE].apply(lambda rows: len(rows.drop_duplicates()))
+    return bool((machines > 1).any())
 
 
 def machine_rows(run: Run) -> list[MachineRow]:

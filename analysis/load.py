@@ -181,6 +181,13 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def of_several_classes(run: Run) -> bool:
+    """Whether machines of several classes measured one device.  Runs on devices that they do not have in common stand side by
+    side, as nothing is fitted across devices.
+    """
+    return bool((run.entries.groupby("device")["machine_class"].nunique() > 1).any())
+
+
 def of_class(run: Run, own: str) -> Run:
     """What one class (its id) measured of a run."""
     fleet = tuple(machine for machine in run.machines if machine.group == own)
@@ -199,7 +206,7 @@ def one_class(run: Run, wanted: str = "") -> Run:
 
     Raises UserError, one line with the classes there are, where none was named or the name fits none or several.
     """
-    if len(run.classes) == 1 and not wanted:
+    if not wanted and not of_several_classes(run):
         return run
     exact = [known for known in run.classes if wanted in (known.id, known.slug, known.short, known.name)]
     fitting = exact or [known for known in run.classes if wanted and wanted.lower() in known.name.lower()]

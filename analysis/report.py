@@ -41,7 +41,7 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
         return experiments.write_page(told, out)
     run = load.load([path for path in paths if load.holds_cells(path)] if told else paths)
     rows = fleet.machine_rows(run) if fleet.several_machines(run) else []
-    if len(run.classes) < 2:
+    if not load.of_several_classes(run):
         _write_run(run, rows, told, hypotheses, out)
         return out / "report.html"
     parts = {}

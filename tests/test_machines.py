@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import cells, exports, history_record, load, machines, normalise
+from analysis import cells, exports, fleet, history_record, load, machines, normalise
 from backprop_files import UserError
 from tests import planted, planted_comparison
 from tests.planted import Host, Noise
@@ -142,6 +142,25 @@ def test_several_classes_want_a_choice_in_one_line(two_classes: Path) -> None:
         assert "\n" not in str(caught.value)
     for wanted in ("xeon", run.classes[1].slug, run.classes[1].id, "Xeon"):
         assert set(load.one_class(run, wanted).entries["machine"]) == {"c"}
+
+
+def test_runs_on_different_devices_of_different_machines_stand_side_by_side(tmp_path: Path) -> None:
+    """As ever: nothing is fitted across devices, so there are no classes to choose from and no machines to compare."""
+    paths = []
+    for i, (facts, device) in enumerate(((EPYC, "cpu"), (XEON, "cuda:0"))):
+        paths.append(
+            planted.fleet(tmp_path / device[:4], [Host(f"m{i}", (1, 2), facts=facts)], planted.additive, seed=i)
+        )
+        for path in (paths[-1] / "data").iterdir():
+            content = json.loads(path.read_text())
+            for benchmark in content["benchmarks"]:
+                benchmark["extra_info"]["device"] = device
+            path.write_text(json.dumps(content))
+    run = load.load(paths)
+    assert len(run.classes) == 2
+    assert not load.of_several_classes(run)
+    assert not fleet.several_machines(run)
+    assert load.one_class(run) is run
 
 
 def test_export_and_history_take_one_class(two_classes: Path) -> None:
