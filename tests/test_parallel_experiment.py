@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from backprop_bench import app
 from backprop_files import ON_REQUEST, UserError
-from bench import lockstep
+from bench import lockstep, reference_kernel
 from bench.experiments import PROFILES, Settings, find, parallel, run
 from bench.lockstep import Lockstep, Timed
 from impls.interface import Network
@@ -139,7 +139,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, other: Callable[[float], float]) ->
     clock = Clock()
     monkeypatch.setattr(lockstep, "time", clock)
     kernels = {"product": lambda times: 1e-4, "objects": lambda times: 2e-4}
-    monkeypatch.setattr(lockstep.reference_kernel, "make", lambda *_: kernels)
+    monkeypatch.setattr(reference_kernel, "make", lambda *_: kernels)
 
     def gather(numbers: Sequence[float]) -> Any:
         return np.array([numbers, [other(n) for n in numbers]])
