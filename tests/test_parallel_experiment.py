@@ -16,6 +16,9 @@ from backprop_files import ON_REQUEST, UserError
 from bench import lockstep, reference_kernel
 from bench.experiments import PROFILES, Settings, find, parallel, run
 from bench.lockstep import Lockstep, Timed
+from bench.rank_worker import Desk, Progress
+from impls import registry
+from impls.conformance import Mismatch
 from impls.interface import Network
 
 EXPERIMENT = find("parallel")
@@ -113,6 +116,17 @@ def test_a_small_run_leaves_the_rows_that_the_analysis_reads(tmp_path: Path) -> 
         network = Network(tuple(row["layers"]), row["activation"], row["loss"])
         assert (row["m"], row["u"], row["gradient_bytes"]) == (network.m, network.u, 4 * network.m)
         assert 0 < row["gradient_error"] < 1e-4
+
+
+def test_a_mismatch_names_rank_and_point_and_nothing_is_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def wrong(*_: object) -> float:
+        raise Mismatch("gradient differs")
+
+    monkeypatch.setattr(parallel, "held", wrong)
+    desk = Desk(registry.find("numpy"), 1, 2, "cpu", "float32", 0, Progress(tmp_path, 1))
+    untouched: Any = None  # a Lockstep would be asked for rounds
+    with pytest.raises(Mismatch, match="rank 1 of 2 at 5-7-4 tanh n=6: gradient differs"):
+        parallel._of_point(desk, untouched, parallel.Point("strong", (5, 7, 4), "tanh", "mse", 6), 4)
 
 
 # --- lockstep ---------------------------------------------------------------------------------------------------------
