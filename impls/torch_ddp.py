@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed import FileStore, HashStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
+from impls import gloo
 from impls.interface import AnyArray, Array, Meeting, Problem
 from impls.shares import share
 from impls.torch_device import (
@@ -49,8 +50,8 @@ def _be_in_a_group() -> None:
 
 
 def _own(device: str) -> str:
-    """A CUDA device for each rank of a machine, unless one is named."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    """A CUDA device for each of a machine's ranks, as torchrun counts them, unless one is named."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 class TorchDDP:
@@ -91,6 +92,7 @@ class TorchDDP:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = meeting.interface
         store = FileStore(meeting.place, meeting.ranks)
         dist.init_process_group(_backends(), store=store, rank=meeting.rank, world_size=meeting.ranks, timeout=PATIENCE)
+        gloo.let_others_first(gloo.named())
 
     @classmethod
     def leave(cls) -> None:
