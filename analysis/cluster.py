@@ -221,7 +221,8 @@ def of_experiment(
     The interval holds what launches leave open, fitted anew without each pass, and how far steps that no fit saw lie from the
     law (``predict.half_width``).  Raises UserError where there is too little to fit.
     """
-    fitted = parallel_law.fit(one.cells)
+    layers_send = parallel_law.layers_send(one)
+    fitted = parallel_law.fit(one.cells, by_layer=layers_send)
     if fitted is None:
         raise UserError(
             f"the experiment parallel has too few rows of {one.name} to fit the law: measure it again, whole"

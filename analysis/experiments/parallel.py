@@ -77,6 +77,11 @@ class Series:
         return law.layers_send(self.measured)
 
     @cached_property
+    def told(self) -> Coefficients | None:
+        """The fit that figures show: the declared law's, unless layers clearly send by themselves."""
+        return law.fit(self.measured.cells, by_layer=True) if self.layers_send else self.fitted
+
+    @cached_property
     def efficiencies(self) -> list[scaling.Efficiency]:
         """Strong and weak, by network and k."""
         return scaling.efficiencies(self.measured)
@@ -199,8 +204,8 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
     cores = every[0].measured.cores
     told = [
         f"The law is {STATEMENT}, where g are the bytes of the gradient and o(k) = max(1, k/c) says that k ranks share c = "
-        f"{cores} cores, computing and sending alike. α and β come from all-reduces alone, of sizes that gradients have, s(k) from steps "
-        "that send nothing, and t0, a, b and c from steps, with the rest known.",
+        f"{cores} cores, computing and sending alike. α and β come from all-reduces alone, of sizes that gradients have, s(k) "
+        "from steps that send nothing, and t0, a, b and c from steps, with the rest known.",
         "Intervals rest on how launches differ: all is fitted anew without each pass in turn. They do not hold what the law "
         f"gets wrong; errors on cells left out do. The law is supported where nine in ten of these lie within "
         f"{percent(BAND)}, the interval too, refuted where half of them lie outside, the interval too.",
@@ -217,7 +222,8 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
     ]
     if any(k > cores for one in every for k in one.measured.ranks):
         told.append(
-            "Ranks beyond the cores tell how the law holds where cores are shared; they say nothing of a network between machines."
+            "Ranks beyond the cores tell how the law holds where cores are shared; they say nothing of a network between "
+            "machines."
         )
     return told
 
@@ -226,11 +232,11 @@ def _told_layers(one: Series) -> str:
     """Whether a step sends the gradients of its layers one by one."""
     if not one.layers_send:
         return ""
+    more = interval(law.coefficient(one.measured, "by_layer", by_layer=True), _two)
+    with_them = percent(float(np.median(np.abs(by_layer(one.measured)))), 1)
     return (
-        "a step costs as if every layer added all-reduces of its own, "
-        f"{interval(law.coefficient(one.measured, 'by_layer', by_layer=True), _two)} of them, which the declared law does not say: "
-        f"with them the median error is {percent(float(np.median(np.abs(by_layer(one.measured)))), 1)} instead of "
-        f"{percent(_median(one.left_out), 1)}."
+        f"a step costs as if every layer added {more} all-reduces of its own, which the declared law does not say: with them the "
+        f"median error is {with_them} instead of {percent(_median(one.left_out), 1)}."
     )
 
 
@@ -426,8 +432,8 @@ def _smallest(one: Series) -> str:
     """The measured time of the smallest message, which a latency alone would be."""
     sweep = law.sweep_of(one.measured.cells)
     cells = sweep[sweep["bytes"] == sweep["bytes"].min()]
-    sizes = "; ".join(f"{seconds(row.time_s)} over {row.ranks}" for row in cells.itertuples())
-    return f"{int(sweep['bytes'].min())} B: {sizes}"
+    times = [f"{seconds(time)} over {k}" for k, time in zip(cells["ranks"], cells["time_s"], strict=True)]
+    return f"{int(sweep['bytes'].min())} B: {'; '.join(times)}"
 
 
 def _signed(error: float) -> str:
@@ -506,7 +512,7 @@ def _predictions_table(every: Sequence[Series]) -> Table:
 
 
 def _predictions(one: Series) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for told, layers in (*((way, False) for way in (*scaling.SCALINGS, "model", "")), ("", True)):
         cells = one.from_fewer_by_layer if layers else one.from_fewer
         cells = law.scaled(cells, told)
@@ -520,7 +526,7 @@ def _predictions(one: Series) -> list[tuple[str, ...]]:
 
 
 def _worst(cells: pd.DataFrame) -> str:
-    worst = cells.loc[cells["error"].abs().idxmax()]
+    worst = cells.iloc[int(np.argmax(np.abs(cells["error"].to_numpy(float))))]
     return f"{worst['layers']} {worst['activation']}, n = {int(worst['n']):,}: {_signed(float(worst['error']))}"
 
 
@@ -539,16 +545,14 @@ def _efficiency_table(every: Sequence[Series]) -> Table:
 
 
 def _shares_table(every: Sequence[Series]) -> Table:
-    rows = []
-    for one in every:
-        if not one.fitted:
-            continue
-        for network in scaling.networks(one.measured, "strong"):
-            cells = scaling.line(one.measured, network, "strong")
-            part = scaling.shares(cells, one.fitted)
-            for at, cell in cells.iterrows():
-                told = [percent(float(part.loc[at, name])) for name in parallel_figures.PARTS]
-                rows.append((one.name, network.name, str(int(cell["ranks"])), seconds(float(cell["time_s"])), *told))
+    rows = [
+        (one.name, network.name, str(int(cell["ranks"])), seconds(float(cell["time_s"])),
+         *(percent(float(parts[name])) for name in parallel_figures.PARTS))
+        for one in every
+        if one.told
+        for network in scaling.networks(one.measured, "strong")
+        for cell, parts in _with_parts(scaling.line(one.measured, network, "strong"), one.told)
+    ]  # fmt: skip
     header = (
         "implementation",
         "network",
@@ -565,6 +569,11 @@ def _shares_table(every: Sequence[Series]) -> Table:
         "rank does anew, what sharing caches and memory adds to both, waiting for a core that another rank has, communication."
     )
     return Table(caption, header, rows, (2, 3, 4, 5, 6, 7, 8), folded=True)
+
+
+def _with_parts(cells: pd.DataFrame, fitted: Coefficients) -> list[tuple[pd.Series, pd.Series]]:
+    parts = scaling.shares(cells, fitted)
+    return [(cells.iloc[i], parts.iloc[i]) for i in range(len(cells))]
 
 
 def _overlap_table(every: Sequence[Series]) -> Table:
@@ -591,7 +600,7 @@ def _ms(value: float) -> str:
 
 def _figures(every: Sequence[Series]) -> list[Drawn]:
     measured = [one.measured for one in every]
-    fits = {one.name: one.fitted for one in every if one.fitted}
+    fits = {one.name: one.told for one in every if one.told}
     drawn = []
     titles = {"strong": "The same examples over more ranks", "weak": "As many examples for each rank"}
     for told, title in titles.items():
@@ -652,9 +661,9 @@ def _of_shares(every: Sequence[Series]) -> str:
     parts = []
     for one in every:
         there = scaling.networks(one.measured, "strong")
-        if one.fitted and there:
+        if one.told and there:
             cells = scaling.line(one.measured, there[-1], "strong")
-            last = scaling.shares(cells, one.fitted).iloc[-1]
+            last = scaling.shares(cells, one.told).iloc[-1]
             k = int(cells["ranks"].iloc[-1])
             parts.append(f"{one.name} {percent(float(last['communication']))} over {k} ranks")
     return f"Communication in the largest network: {', '.join(parts)}." if parts else ""

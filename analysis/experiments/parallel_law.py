@@ -9,8 +9,8 @@ negative, errors are relative (``analysis.laws``).
 
 A cell's time is the median over passes, since a disturbance that lasts as long as a launch spoils all of it.  Intervals rest
 on how launches differ: the whole of it is fitted anew without each pass in turn (the jackknife: Efron & Stein 1981), with
-Student's t for so few passes, and wider by what a median of few spreads beyond their mean.  They do not hold what the law itself gets wrong, which errors on cells that no fit
-saw tell.
+Student's t for so few passes, and wider by what a median of few spreads beyond their mean.  They do not hold what the law
+itself gets wrong, which errors on cells that no fit saw tell.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Coefficients:
     by_layer: float = 0.0  # all-reduces that every layer adds to the one of a step
 
     def s(self, ranks: Floats, cores: Floats) -> Floats:
-        """s(k): as measured, else s = 1 + σ·(min(k, c) - 1), linear in the ranks that run at once (Gunther 2007)."""
+        """As measured, else 1 + σ·(min(k, c) - 1), which is linear in the ranks that run at once (Gunther 2007)."""
         found = 1 + self.sigma * (np.minimum(ranks, cores) - 1)
         for k, value in self.contention.items():
             found[ranks == k] = value
