@@ -22,6 +22,7 @@ import pandas as pd
 from analysis import load, predict, sizes, words
 from analysis.experiments import found as experiments
 from analysis.experiments import parallel_law, parallel_scaling
+from analysis.experiments.found import Found
 from analysis.experiments.parallel_law import Coefficients, Measured
 from analysis.hypotheses import Law
 from analysis.statistics import Floats, Interval
@@ -346,16 +347,26 @@ def from_run(
     if len(layers) < 2 or min(layers) < 1:
         raise UserError("--widths are positive whole numbers, two at least: inputs, hidden layers, outputs")
     there = experiments.in_directory(run) if run.is_dir() else []
-    parallel = [one for found in there if found.name == "parallel" for one in parallel_law.measured(found)]
-    for one in parallel:
+    held = [(found, one) for found in there if found.name == "parallel" for one in parallel_law.measured(found)]
+    for found, one in held:
         if impl in (one.name, one.impl):
+            _check_asked(found, device, dtype)
             return of_experiment(one, layers, activation, *network)
     alpha_s, beta_s = network
     series = predict.series(load.load([run]), impl, hypotheses, device, dtype)
     if alpha_s is None or beta_s is None:
         missing = " and ".join(f"--{name}" for name, value in (("alpha", alpha_s), ("beta", beta_s)) if value is None)
-        raise UserError(f"{missing}: the run has measured no network for '{impl}'; {_known_networks(parallel)}")
+        raise UserError(
+            f"{missing}: the run has measured no network for '{impl}'; {_known_networks([one for _, one in held])}"
+        )
     return of_sweep(series, layers, activation, alpha_s, beta_s)
+
+
+def _check_asked(found: Found, device: str, dtype: str) -> None:
+    for key, wanted in (("device", device), ("dtype", dtype)):
+        measured = str(found.settings.get(key, ""))
+        if wanted and wanted != measured:
+            raise UserError(f"the run has its experiment parallel on {key} {measured or 'unknown'}, not '{wanted}'")
 
 
 def _known_networks(parallel: Sequence[Measured]) -> str:

@@ -36,7 +36,7 @@ def experiment(directory: Path, **how: Any) -> Path:
         kept = tasks.setdefault(row["key"], task)
         kept["rows"].append({key: value for key, value in row.items() if key not in task_keys})
     content = {
-        "schema_version": SCHEMA_VERSION, "experiment": "parallel", "settings": {"impls": ["torch-ddp"]},
+        "schema_version": SCHEMA_VERSION, "experiment": "parallel", "settings": {"impls": ["torch-ddp"], "dtype": "float32"},
         "machine_info": {}, "datetime": "now", "tasks": list(tasks.values()), "failed": [],
     }  # fmt: skip
     write_json(directory / "experiments" / "parallel.json", content)
@@ -213,6 +213,7 @@ def test_the_command_tells_and_writes(measured: Path, tmp_path: Path) -> None:
         (("--ranks", "1..4", "--alpha", "nan"), "seconds a hop"),
         (("--ranks", "1..4", "--beta", "10"), "--beta 10: is in seconds a byte"),
         (("--ranks", "1..4", "--activation", "gelu"), "activation 'gelu' was not measured"),
+        (("--ranks", "1..4", "--dtype", "float64"), "on dtype float32, not 'float64'"),
         (("--alpha", "1e-6"), "go with --ranks"),
         (("--out", "x"), "go with --ranks"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.experiments import Section, Told, parallel, section
+from analysis.experiments import Section, Told, parallel_series, section
 from analysis.experiments import parallel_law as law
 from analysis.experiments import parallel_scaling as scaling
 from analysis.experiments.found import Found
@@ -120,7 +120,7 @@ def test_a_pass_that_was_disturbed_is_outvoted() -> None:
 
 def test_the_law_as_planted_is_supported_and_predicts_four_ranks_from_two() -> None:
     assert words(Truth(contention=1.0)) == ["supported", "supported", "supported", "supported", "refuted"]
-    errors = np.abs(parallel.of_more_ranks(measured()))
+    errors = np.abs(parallel_series.of_more_ranks(measured()))
     assert len(errors) == 12
     assert errors.max() < 0.06  # launches differ by 1 %, twice: those fitted, and those judged
 
@@ -178,9 +178,9 @@ def test_a_step_that_sends_layer_by_layer_is_told_and_refutes_the_declared_law()
     one = measured(chatty)
     assert law.layers_send(one)
     assert law.coefficient(one, "by_layer", by_layer=True).value == pytest.approx(6.0, rel=0.1)
-    assert np.abs(parallel.by_layer(one)).max() < 0.06
-    assert np.abs(parallel.of_more_ranks(one, layers=True)).max() < 0.1
-    assert np.median(np.abs(parallel.of_steps(one))) > 0.1
+    assert np.abs(parallel_series.by_layer(one)).max() < 0.06
+    assert np.abs(parallel_series.of_more_ranks(one, layers=True)).max() < 0.1
+    assert np.median(np.abs(parallel_series.of_steps(one))) > 0.1
     assert sum(law.layers_send(measured(seed=seed, launch=0.03)) for seed in range(10)) <= 1
 
 
@@ -206,10 +206,10 @@ def test_compute_that_does_not_shrink_is_refuted_and_planted_contention_found() 
 def test_a_law_that_is_wrong_is_refuted_and_a_right_one_hardly_ever() -> None:
     extra = Truth(compute=lambda share, k: share * (3.0 if k == 4 else 1.0))
     assert words(extra)[1] == "refuted"
-    judged = (parallel.of_steps, parallel.of_more_ranks, parallel.of_all_reduces)
+    judged = (parallel_series.of_steps, parallel_series.of_more_ranks, parallel_series.of_all_reduces)
     for seed in range(10):
         one = measured(Truth(contention=1.0), seed=seed, launch=0.03)
-        assert "refuted" not in [parallel.errors_of(one, errors).word for errors in judged]
+        assert "refuted" not in [parallel_series.errors_of(one, errors).word for errors in judged]
         assert scaling.shrinking(one).high > 0.9
 
 
@@ -268,7 +268,7 @@ def test_figures_draw_what_was_measured() -> None:
         "parallel-strong", "parallel-weak", "parallel-efficiency", "parallel-all-reduce", "parallel-shares"
     }  # fmt: skip
     truth = Truth()
-    for k, line in zip((2, 4), by_key["parallel-all-reduce"].axes[0].get_lines()[::2], strict=True):
+    for k, line in zip((2, 4), by_key["parallel-all-reduce"].axes[0].get_lines()[::3], strict=True):
         sizes, times = numbers(line)
         assert times == pytest.approx([1e3 * truth.sends(k, size) for size in sizes])
     measured_ms, ideal, by_law = (numbers(line)[1] for line in by_key["parallel-strong"].axes[0].get_lines()[:3])
