@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import reference_kernel
-from bench.quiet import Quiet
+from bench.quiet import TOLERANCE
 
 #: A round is about so long, many times what ranks take to set off together; of longer calls there is one a round.
 ROUND_S = 0.01
@@ -23,7 +23,7 @@ MOST_ITERATIONS = 2_000
 WARMUP_GROUP, WARMUP_GROUPS = 2, 5
 STEADY = 0.05
 #: At most so many times as many rounds as asked for, while too few are quiet.
-PATIENCE = 2.0
+PATIENCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ class Lockstep:
     def __init__(self, rank: int, gather: Callable[[Sequence[float]], Any], at: Callable[[str], object]) -> None:
         self._gather, self._at = gather, at
         self._kernels = reference_kernel.make("cpu", "") if rank == 0 else {}
-        self._quiet = Quiet(self._kernels)
 
     def time(self, calls: Mapping[str, Timed], rounds: int) -> dict[str, Rounds]:
         """``rounds`` of each call that nothing disturbs, if there are as many; the calls take turns, so that what changes
@@ -108,24 +107,40 @@ class Lockstep:
         return statistics.median(self._round(name, timed, iterations, where) for _ in range(WARMUP_GROUP))
 
     def _take(self, calls: Mapping[str, Timed], found: Mapping[str, Rounds], rounds: int) -> None:
-        before = self._sample()
+        samples = [self._sample()]
         for number in range(1, int(PATIENCE * rounds) + 1):
             for name, timed in calls.items():
-                kept = found[name]
-                kept.seconds.append(self._round(name, timed, kept.iterations, f"round {number}"))
-                after = self._sample()
-                kept.quiet += before[1] and after[1]
-                for kernel, seconds in after[0].items():
-                    kept.reference_s.setdefault(kernel, []).append((before[0][kernel] + seconds) / 2)
-                before = after
+                found[name].seconds.append(self._round(name, timed, found[name].iterations, f"round {number}"))
+                samples.append(self._sample())
+            self._put_beside(samples, found)
             enough = number >= rounds and all(kept.quiet >= rounds for kept in found.values())
             if self._agreed(enough, f"the end of round {number}"):  # rank 0 alone knows what was quiet
                 return
 
-    def _sample(self) -> tuple[dict[str, float], bool]:
-        """The kernels' seconds, and whether nothing disturbs; rank 0's alone."""
-        sample = {name: kernel(1) for name, kernel in self._kernels.items()}
-        return sample, self._quiet.sees(sample)
+    def _sample(self) -> dict[str, float]:
+        """The kernels' seconds; rank 0's alone."""
+        return {name: kernel(1) for name, kernel in self._kernels.items()}
+
+    @staticmethod
+    def _put_beside(samples: Sequence[Mapping[str, float]], found: Mapping[str, Rounds]) -> None:
+        """The mean of the samples before and after each round, and how many rounds lie between two quiet ones.
+
+        Quiet is told as in ``bench.quiet``, but from what was seen behind the very same call: what that leaves in the caches
+        moves the kernels too, and a launch is too short for that to even out.
+        """
+        calm = _quiet(samples, len(found))
+        for i, kept in enumerate(found.values()):
+            rounds = range(i, len(samples) - 1, len(found))
+            kept.quiet = sum(calm[r] and calm[r + 1] for r in rounds)
+            kept.reference_s = {
+                kernel: [(samples[r][kernel] + samples[r + 1][kernel]) / 2 for r in rounds] for kernel in samples[0]
+            }
+
+
+def _quiet(samples: Sequence[Mapping[str, float]], calls: int) -> list[bool]:
+    """Of each sample, whether objects take about as long, in products, as they did at best behind the same call."""
+    telltales = [sample["objects"] / sample["product"] if sample else 1.0 for sample in samples]
+    return [telltale <= TOLERANCE * min(telltales[i % calls :: calls]) for i, telltale in enumerate(telltales)]
 
 
 def _iterations(once_s: float) -> int:

@@ -1,15 +1,16 @@
-"""The thread of gloo, which carries the ranks' sums on CPUs, reads and writes its sockets.
+"""A thread of gloo's, by which ranks on CPUs talk.
 
-That thread is woken when data arrive, and if nobody has asked for them yet it polls until somebody does.  A rank that is
-held to one core computes on that core what is to be asked for, and waits there until the scheduler's next tick takes the
-thread away: up to 4 ms of Linux's usual 250 ticks a second, for sums that take 0.1 ms.  As a batch task the thread does not push
-others aside: with two ranks of two cores a sum of 512 bytes took 0.11 ms, not 1.2, and a step of 11 ms took 7.
+It is woken when data arrive, and if nobody has asked for them yet it polls until somebody does.  A rank that is held to one
+core computes there what is to be asked for, and waits until the scheduler's next tick takes the thread away: up to 4 ms at
+Linux's usual 250 ticks a second, for sums that take 0.1 ms.  As a batch task the thread does not push others aside: with two
+ranks on two cores a sum of 512 bytes took 0.11 ms, not 1.2, and a step of torch's 7.1 ms, not 12.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,9 +24,20 @@ def threads() -> frozenset[int]:
     return frozenset(int(task.name) for task in TASKS.iterdir()) if TASKS.is_dir() else frozenset()
 
 
-def named() -> frozenset[int]:
-    """Those that gloo has named."""
-    return frozenset(thread for thread in threads() if (TASKS / str(thread) / "comm").read_text().strip() == NAME)
+def named(within_s: float = 2.0) -> frozenset[int]:
+    """Those that gloo has named, which it does soon after it has started them; none if it does not."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if found := frozenset(filter(_is_named, threads())):
+            return found
+        time.sleep(0.01)
+    return frozenset()
+
+
+def _is_named(thread: int) -> bool:
+    with contextlib.suppress(OSError):  # it may have ended meanwhile
+        return (TASKS / str(thread) / "comm").read_text().strip() == NAME
+    return False
 
 
 def let_others_first(tasks: Iterable[int]) -> None:

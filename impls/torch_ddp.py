@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed import FileStore, HashStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
+from impls import gloo
 from impls.interface import AnyArray, Array, Meeting, Problem
 from impls.shares import share
 from impls.torch_device import (
@@ -91,6 +92,7 @@ class TorchDDP:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = meeting.interface
         store = FileStore(meeting.place, meeting.ranks)
         dist.init_process_group(_backends(), store=store, rank=meeting.rank, world_size=meeting.ranks, timeout=PATIENCE)
+        gloo.let_others_first(gloo.named())
 
     @classmethod
     def leave(cls) -> None:
