@@ -222,15 +222,15 @@ def of_experiment(
     The interval holds what launches leave open, fitted anew without each pass, and how far steps that no fit saw lie from the
     law (``predict.half_width``).  Raises UserError where there is too little to fit.
     """
-    layers_send = parallel_law.layers_send(one)
-    fitted = parallel_law.fit(one.cells, by_layer=layers_send)
+    version = parallel_law.best_version(one)
+    fitted = parallel_law.fit(one.cells, version=version)
     if fitted is None:
         raise UserError(
             f"the experiment parallel has too few rows of {one.name} to fit the law: measure it again, whole"
         )
     steps = one.steps(parallel_law.STEP)
     network = _network(layers, activation, steps)
-    errors = parallel_law.left_out(one, by_layer=layers_send)["error"].to_numpy(float)
+    errors = parallel_law.left_out(one, version=version)["error"].to_numpy(float)
     off = predict.half_width(errors, max(len(errors) - parallel_law.TERMS, 2))
 
     def cells(share: Floats) -> pd.DataFrame:
@@ -246,7 +246,7 @@ def of_experiment(
         messages = 1 + by.by_layer * network["depth"]
         return float(alpha * messages * np.log2(k) + beta * network["gradient_bytes"] * (k - 1) / k)
 
-    refitted = [parallel_law.fit(without, by_layer=layers_send) for without in one.without]
+    refitted = [parallel_law.fit(without, version=version) for without in one.without]
 
     def whole(share: int, k: int) -> Interval:
         value, *others = [
@@ -263,8 +263,8 @@ def of_experiment(
         f"the experiment parallel, {one.name} over {', '.join(map(str, one.ranks))} ranks",
         network["gradient_bytes"],
         1 + fitted.by_layer * network["depth"],
-        _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s"),
-        _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s"),
+        _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s", version=version),
+        _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s", version=version),
         "given"
         if len(given) == 2
         else f"measured between ranks of this machine{f', but {given[0]} given' if given else ''}",

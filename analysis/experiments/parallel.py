@@ -18,7 +18,6 @@ from analysis.experiments.parallel_series import (
     LEAST,
     Series,
     bandwidth,
-    by_layer,
     errors_of,
     median,
     of_all_reduces,
@@ -90,7 +89,7 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
     told += [
         f"{one.name}: {said}"
         for one in every
-        for said in (_told_forms(one), _told_smaller(one), _told_layers(one))
+        for said in (_told_forms(one), _told_smaller(one), _told_version(one))
         if said
     ]
     if any(k > cores for one in every for k in one.measured.ranks):
@@ -101,15 +100,16 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
     return told
 
 
-def _told_layers(one: Series) -> str:
-    """Whether a step sends the gradients of its layers one by one."""
-    if not one.layers_send:
+def _told_version(one: Series) -> str:
+    """Whether steps send in another way than the declared law has it."""
+    if one.version == law.AS_DECLARED or not one.told:
         return ""
-    more = interval(law.coefficient(one.measured, "by_layer", by_layer=True), two)
-    with_them = percent(float(np.median(np.abs(by_layer(one.measured)))), 1)
+    errors = np.abs(of_steps(one.measured, version=one.version))
+    free = "" if one.version.shares else ", and as if sending waited for no shared core"
+    more = interval(law.coefficient(one.measured, "by_layer", version=one.version), two)
     return (
-        f"a step costs as if every layer added {more} all-reduces of its own, which the declared law does not say: with them the "
-        f"median error is {with_them} instead of {percent(median(one.left_out), 1)}."
+        f"a step costs as if every layer added {more} all-reduces of its own{free}, which the declared law does not say: so the "
+        f"median error is {percent(float(np.median(errors)), 1)} instead of {percent(median(one.left_out), 1)}."
     )
 
 
@@ -175,7 +175,7 @@ def _claims(every: Sequence[Series]) -> list[Claimed]:
 def _claim(one: Series, judged: Callable[[Measured], Floats], what: str) -> Told:
     found = errors_of(one.measured, judged)
     why = f"Of {found.cells} {what}, the law is off by: {found.told}."
-    if what == "steps" and (said := _told_layers(one)):
+    if what == "steps" and (said := _told_version(one)):
         why += f" {said[0].upper()}{said[1:]}"
     if np.isnan(found.p90.low):
         why += " One pass has no interval: no verdict rests on it."

@@ -18,7 +18,7 @@ from analysis.experiments import Word
 from analysis.experiments import parallel_law as law
 from analysis.experiments import parallel_scaling as scaling
 from analysis.experiments.found import Found
-from analysis.experiments.parallel_law import STEP, Coefficients, Judged, Measured
+from analysis.experiments.parallel_law import AS_DECLARED, STEP, Coefficients, Judged, Measured, Version
 from analysis.statistics import Floats, Interval
 from analysis.words import interval, percent
 
@@ -60,22 +60,17 @@ class Series:
     @cached_property
     def from_fewer(self) -> pd.DataFrame:
         """Steps over more ranks, by what was fitted to 1 and 2."""
-        return pd.concat([law.from_fewer(self.measured, k) for k in self.beyond]) if self.beyond else pd.DataFrame()
+        return from_fewer(self.measured)
 
     @cached_property
-    def from_fewer_by_layer(self) -> pd.DataFrame:
-        """The same by the law in which every layer sends by itself."""
-        return pd.concat([law.from_fewer(self.measured, k, by_layer=True) for k in self.beyond])
-
-    @cached_property
-    def layers_send(self) -> bool:
-        """Whether that law errs clearly less."""
-        return law.layers_send(self.measured)
+    def version(self) -> Version:
+        """What tells steps best: the declared law, unless another version errs clearly less."""
+        return law.best_version(self.measured)
 
     @cached_property
     def told(self) -> Coefficients | None:
-        """The fit that figures show: the declared law's, unless layers clearly send by themselves."""
-        return law.fit(self.measured.cells, by_layer=True) if self.layers_send else self.fitted
+        """The fit that figures show."""
+        return law.fit(self.measured.cells, version=self.version)
 
     @cached_property
     def efficiencies(self) -> list[scaling.Efficiency]:
@@ -133,23 +128,21 @@ def errors_of(one: Measured, judged: Callable[[Measured], Floats]) -> Errors:
     return Errors(len(whole), quantile(0.5), quantile(0.9))
 
 
-def of_steps(one: Measured, variant: str = STEP) -> Floats:
+def of_steps(one: Measured, variant: str = STEP, version: Version = AS_DECLARED) -> Floats:
     """Errors of steps over more than one rank, each left out in turn."""
-    cells = law.left_out(one, variant)
+    cells = law.left_out(one, variant, version)
     return cells.loc[cells["ranks"] > 1, "error"].to_numpy(float)
 
 
-def by_layer(one: Measured) -> Floats:
-    """The same by the law that lets every layer send by itself."""
-    cells = law.left_out(one, STEP, by_layer=True)
-    return cells.loc[cells["ranks"] > 1, "error"].to_numpy(float)
-
-
-def of_more_ranks(one: Measured, told: str = "", layers: bool = False) -> Floats:
+def of_more_ranks(one: Measured, told: str = "", version: Version = AS_DECLARED) -> Floats:
     """Errors of steps over more ranks than ``FEW``, predicted from fewer; of one way of scaling, or of all."""
-    parts = [law.from_fewer(one, k, layers) for k in one.ranks if k > FEW]
-    cells = pd.concat(parts) if parts else one.steps(STEP).iloc[:0].assign(error=0.0)
-    return law.scaled(cells, told)["error"].to_numpy(float)
+    return law.scaled(from_fewer(one, version), told)["error"].to_numpy(float)
+
+
+def from_fewer(one: Measured, version: Version = AS_DECLARED) -> pd.DataFrame:
+    """The steps over more ranks than ``FEW``, with the ``error`` of what was fitted to fewer."""
+    parts = [law.from_fewer(one, k, version) for k in one.ranks if k > FEW]
+    return pd.concat(parts) if parts else one.steps(STEP).iloc[:0].assign(error=0.0)
 
 
 def of_all_reduces(one: Measured) -> Floats:
