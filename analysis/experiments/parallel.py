@@ -277,7 +277,9 @@ def _all_reduce_drawn(every: Sequence[Series], fits: parallel_figures.Fits) -> D
     if not sent:
         return None
     alone = "; ".join(
-        f"{name}: α {seconds(f.alpha_s)} a hop, 2/β {bandwidth(f.beta_s)} GB/s" for name, f in fits.items()
+        f"{_versioned(one)}: α {seconds(one.told.alpha_s)} a hop, 2/β {bandwidth(one.told.beta_s)} GB/s"
+        for one in every
+        if one.told
     )
     caption = (
         "All-reduces by themselves: marks are measured, lines the law, dashed for messages smaller than gradients. "
@@ -297,13 +299,19 @@ def _shares_drawn(every: Sequence[Series], fits: parallel_figures.Fits) -> Drawn
 
 
 def _of_scaling(every: Sequence[Series], told: str) -> str:
-    """The numbers behind the lines: how far the law is off on these cells, left out in turn."""
+    """The numbers behind the lines: how far the law that is drawn is off on these cells, left out in turn."""
     parts = []
     for one in every:
-        cells = law.scaled(one.left_out, told)
+        cells = law.scaled(law.left_out(one.measured, version=one.version), told)
+        cells = cells[cells["ranks"] > 1]
         if len(cells) and cells["error"].notna().all():
-            parts.append(f"{one.name} {percent(median(cells), 1)}")
+            parts.append(f"{_versioned(one)} {percent(median(cells), 1)}")
     return f"Median error of the law on these steps, left out in turn: {', '.join(parts)}." if parts else ""
+
+
+def _versioned(one: Series) -> str:
+    """With the version of the law that is drawn, where that is not the declared one."""
+    return one.name if one.version == law.AS_DECLARED else f"{one.name} ({one.version.name})"
 
 
 def _of_efficiency(every: Sequence[Series]) -> str:
@@ -326,5 +334,5 @@ def _of_shares(every: Sequence[Series]) -> str:
             cells = scaling.line(one.measured, there[-1], "strong")
             last = scaling.shares(cells, one.told).iloc[-1]
             k = int(cells["ranks"].iloc[-1])
-            parts.append(f"{one.name} {percent(float(last['communication']))} over {k} ranks")
+            parts.append(f"{_versioned(one)} {percent(float(last['communication']))} over {k} ranks")
     return f"Communication in the largest network: {', '.join(parts)}." if parts else ""

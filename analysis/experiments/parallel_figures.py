@@ -170,7 +170,7 @@ def all_reduce_figure(every: Sequence[Measured], fits: Fits) -> Figure:
 
 
 def _all_reduce_s(found: Coefficients, cores: int, k: int, sizes: Floats) -> Floats:
-    over = max(1.0, k / cores)
+    over = max(1.0, k / cores) if found.shares else 1.0
     return np.asarray(over * (found.alpha_s * np.log2(k) + found.beta_s * sizes * (k - 1) / k))
 
 
