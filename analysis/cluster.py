@@ -324,8 +324,10 @@ def _more_ranks(one: Measured, ranks: Sequence[int]) -> list[str]:
 def _told_overlap(one: Measured) -> str:
     hidden = parallel_scaling.hidden(one)
     said = "communication and backward do not overlap"
-    return said + (
-        f"; here overlap hid {words.interval(hidden, words.percent)} of it" if np.isfinite(hidden.value) else ""
+    if hidden.high < 0:
+        return f"{said}; here overlap hid nothing of it"
+    return (
+        f"{said}; here overlap hid {words.interval(hidden, words.percent)} of it" if np.isfinite(hidden.value) else said
     )
 
 
