@@ -22,6 +22,7 @@ import pandas as pd
 from analysis import load, predict, sizes, words
 from analysis.experiments import found as experiments
 from analysis.experiments import parallel_law, parallel_scaling
+from analysis.experiments.found import Found
 from analysis.experiments.parallel_law import Coefficients, Measured
 from analysis.hypotheses import Law
 from analysis.statistics import Floats, Interval
@@ -221,14 +222,15 @@ def of_experiment(
     The interval holds what launches leave open, fitted anew without each pass, and how far steps that no fit saw lie from the
     law (``predict.half_width``).  Raises UserError where there is too little to fit.
     """
-    fitted = parallel_law.fit(one.cells)
+    version = parallel_law.best_version(one)
+    fitted = parallel_law.fit(one.cells, version=version)
     if fitted is None:
         raise UserError(
             f"the experiment parallel has too few rows of {one.name} to fit the law: measure it again, whole"
         )
     steps = one.steps(parallel_law.STEP)
     network = _network(layers, activation, steps)
-    errors = parallel_law.left_out(one, by_layer=layers_send)["error"].to_numpy(float)
+    errors = parallel_law.left_out(one, version=version)["error"].to_numpy(float)
     off = predict.half_width(errors, max(len(errors) - parallel_law.TERMS, 2))
 
     def cells(share: Floats) -> pd.DataFrame:
@@ -244,7 +246,7 @@ def of_experiment(
         messages = 1 + by.by_layer * network["depth"]
         return float(alpha * messages * np.log2(k) + beta * network["gradient_bytes"] * (k - 1) / k)
 
-    refitted = [parallel_law.fit(without, by_layer=layers_send) for without in one.without]
+    refitted = [parallel_law.fit(without, version=version) for without in one.without]
 
     def whole(share: int, k: int) -> Interval:
         value, *others = [
@@ -261,8 +263,8 @@ def of_experiment(
         f"the experiment parallel, {one.name} over {', '.join(map(str, one.ranks))} ranks",
         network["gradient_bytes"],
         1 + fitted.by_layer * network["depth"],
-        _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s"),
-        _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s"),
+        _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s", version=version),
+        _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s", version=version),
         "given"
         if len(given) == 2
         else f"measured between ranks of this machine{f', but {given[0]} given' if given else ''}",
@@ -322,8 +324,10 @@ def _more_ranks(one: Measured, ranks: Sequence[int]) -> list[str]:
 def _told_overlap(one: Measured) -> str:
     hidden = parallel_scaling.hidden(one)
     said = "communication and backward do not overlap"
-    return said + (
-        f"; here overlap hid {words.interval(hidden, words.percent)} of it" if np.isfinite(hidden.value) else ""
+    if hidden.high < 0:
+        return f"{said}; here overlap hid nothing of it"
+    return (
+        f"{said}; here overlap hid {words.interval(hidden, words.percent)} of it" if np.isfinite(hidden.value) else said
     )
 
 
@@ -346,16 +350,26 @@ def from_run(
     if len(layers) < 2 or min(layers) < 1:
         raise UserError("--widths are positive whole numbers, two at least: inputs, hidden layers, outputs")
     there = experiments.in_directory(run) if run.is_dir() else []
-    parallel = [one for found in there if found.name == "parallel" for one in parallel_law.measured(found)]
-    for one in parallel:
+    held = [(found, one) for found in there if found.name == "parallel" for one in parallel_law.measured(found)]
+    for found, one in held:
         if impl in (one.name, one.impl):
+            _check_asked(found, device, dtype)
             return of_experiment(one, layers, activation, *network)
     alpha_s, beta_s = network
     series = predict.series(load.one_class(load.load([run]), machine_class), impl, hypotheses, device, dtype)
     if alpha_s is None or beta_s is None:
         missing = " and ".join(f"--{name}" for name, value in (("alpha", alpha_s), ("beta", beta_s)) if value is None)
-        raise UserError(f"{missing}: the run has measured no network for '{impl}'; {_known_networks(parallel)}")
+        raise UserError(
+            f"{missing}: the run has measured no network for '{impl}'; {_known_networks([one for _, one in held])}"
+        )
     return of_sweep(series, layers, activation, alpha_s, beta_s)
+
+
+def _check_asked(found: Found, device: str, dtype: str) -> None:
+    for key, wanted in (("device", device), ("dtype", dtype)):
+        measured = str(found.settings.get(key, ""))
+        if wanted and wanted != measured:
+            raise UserError(f"the run has its experiment parallel on {key} {measured or 'unknown'}, not '{wanted}'")
 
 
 def _known_networks(parallel: Sequence[Measured]) -> str:

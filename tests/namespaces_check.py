@@ -44,8 +44,6 @@ ROUNDS = 6
 #: Steps over several hosts; one host measures ``ALONE`` too, to tell the law's terms apart.
 STEPS = ((SMALL, 1024), (_wide(256, "horner-32"), 512), (MIDDLE, 512), (LARGE, 256))
 ALONE = ((_wide(32), 32), (SMALL, 64), (MIDDLE, 32), (_wide(64, "horner-32", 6), 512))
-#: An all-reduce over links that no two hosts share.
-FREE = next(form for form in parallel_law.FORMS if form.hops(np.array([4.0]))[0] == 2 and not form.shares)
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,9 @@ def compare(impl: str, network: Network, rows: Sequence[dict[str, Any]]) -> list
     single = single[single["ranks"] == 1]
     prices, _ = laws.fit_relative(parallel_law.design(single), single["time_s"].to_numpy(float))
     sweep = parallel_law.gradient_sized(one.cells)
-    (alpha_s, beta_s), _ = laws.fit_relative(parallel_law.sweep_design(sweep, FREE), sweep["time_s"].to_numpy(float))
+    (alpha_s, beta_s), _ = laws.fit_relative(
+        parallel_law.sweep_design(sweep, parallel_law.FREE), sweep["time_s"].to_numpy(float)
+    )
     nominal = (2 * network.delay_s, 2 * 8 / network.bits_per_s)
     for name, unit, promised, found in (
         ("α", "a hop", nominal[0], float(alpha_s)),
@@ -197,9 +197,8 @@ def seconds(
 ) -> list[float]:
     """o(k)·s(k)·(t0 + ⌈n/k⌉·(a·m + b·u·p) + c·m) + α·log2 k + β·g·(k - 1)/k: links are each host's own."""
     t0_s, a_s, b_s, c_s = map(float, prices)
-    law = Coefficients(0.0, 0.0, t0_s, a_s, b_s, c_s, contention, cores)
-    sent = parallel_law.communication(steps.assign(cores=steps["ranks"]), alpha_s, beta_s)
-    return [float(s) for s in law.seconds(steps) + sent]
+    law = Coefficients(alpha_s, beta_s, t0_s, a_s, b_s, c_s, contention, cores, shares=False)
+    return [float(s) for s in law.seconds(steps)]
 
 
 def show(compared: Sequence[Compared]) -> None:

@@ -51,7 +51,10 @@ class Truth:
         work *= self.over(k) * (self.contention if k > 1 else 1.0)
         sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"])
         more = self.by_layer * row["depth"] * self.over(k) * self.alpha_s * self.hops(k) if variant == "step" else 0.0
-        return work + more + sent * (1 - self.hidden if variant == "step" else 1)
+        return float(work + more + sent * (1 - self.hidden if variant == "step" else 1))
+
+
+USUAL = Truth()
 
 
 def sizes(layers: tuple[int, ...], p: int) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def points(k: int) -> list[dict[str, Any]]:
 
 
 def rows(
-    truth: Truth = Truth(), *, seed: int = 0, passes: int = 3, ranks: tuple[int, ...] = (1, 2, 4), launch: float = 0.01,
+    truth: Truth = USUAL, *, seed: int = 0, passes: int = 3, ranks: tuple[int, ...] = (1, 2, 4), launch: float = 0.01,
     noise: float = 0.01, impl: str = "torch-ddp",
 ) -> list[dict[str, Any]]:  # fmt: skip
     """What tasks answer, as ``analysis.experiments.found`` hands it on; ``launch`` and ``noise`` are log deviations, of a
@@ -106,6 +109,6 @@ def rows(
     return made
 
 
-def found(truth: Truth = Truth(), **how: Any) -> Found:
+def found(truth: Truth = USUAL, **how: Any) -> Found:
     """A whole experiment."""
     return Found("parallel", {"impls": ["torch-ddp"]}, {}, "now", rows(truth, **how), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.experiments.parallel_law import Coefficients, Measured
+from analysis.experiments.parallel_law import Coefficients, Measured, gradient_sized
 from analysis.experiments.parallel_scaling import SCALINGS, Efficiency, Network, line, networks, shares
 from analysis.figures import COLOURS, MARKERS
+from analysis.statistics import Floats
 
 GREY = "#777777"
 #: Networks in a figure at most: the smallest and the largest are always among them.
 MOST = 4
+#: Efficiency up to where it is shown, %: intervals of what hardly repeats would press everything else flat.
+MOST_SHOWN = 150.0
 PARTS = {
     "compute": ("compute, ⌈n/k⌉·(a·m + b·u·p)", "#0072B2"),
     "replicated": ("done anew by every rank, t0 + c·m", "#009E73"),
@@ -32,12 +36,13 @@ Fits = Mapping[str, Coefficients]
 def chosen(one: Measured, scaling: str) -> list[Network]:
     """At most ``MOST`` networks, spread evenly from small to large."""
     every = networks(one, scaling)
-    at = np.unique(np.linspace(0, len(every) - 1, min(MOST, len(every))).round().astype(int)) if every else []
-    return [every[i] for i in at]
+    if not every:
+        return []
+    return [every[i] for i in np.unique(np.linspace(0, len(every) - 1, min(MOST, len(every))).round().astype(int))]
 
 
 def _panels(every: Sequence[Measured], rows: int = 1, height: float = 3.2) -> tuple[Figure, list[list[Axes]]]:
-    figure = Figure(figsize=(max(3.4 * len(every) + 0.4, 5.6), height), layout="constrained")
+    figure = Figure(figsize=(max(3.4 * len(every) + 0.4, 6.2), height), layout="constrained")
     grid = figure.subplots(rows, len(every), sharey="row", sharex=True, squeeze=False)
     for ax, one in zip(grid[0], every, strict=True):
         ax.set_title(one.name)
@@ -63,7 +68,7 @@ def _plain_log(ax: Axes) -> None:
     ax.set_yticks([], minor=True)
 
 
-def _styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(names)
     }
@@ -86,8 +91,7 @@ def scaling_figure(every: Sequence[Measured], fits: Fits, scaling: str) -> Figur
                 ideal = float(single.iloc[0]) * _ideal(cells, scaling)
                 ax.plot(cells["ranks"], ideal * 1e3, ":", color=style["color"], linewidth=1)
             if one.name in fits:
-                smooth = _between(cells)
-                ax.plot(smooth["ranks"], fits[one.name].seconds(smooth) * 1e3, "-", color=style["color"])
+                ax.plot(cells["ranks"], fits[one.name].seconds(cells) * 1e3, "-", color=style["color"])
         _ranks(ax, one.ranks)
         ax.set_xlabel("ranks, k")
     axes[0].set_ylabel("a step, ms")
@@ -98,15 +102,10 @@ def scaling_figure(every: Sequence[Measured], fits: Fits, scaling: str) -> Figur
     return figure
 
 
-def _ideal(cells: pd.DataFrame, scaling: str) -> np.ndarray:
+def _ideal(cells: pd.DataFrame, scaling: str) -> Floats:
     """T(k)/T(1) where communication costs nothing and every core is used: 1/min(k, c) strong, o(k) weak."""
     k, c = cells["ranks"].to_numpy(float), cells["cores"].to_numpy(float)
-    return 1 / np.minimum(k, c) if scaling == "strong" else np.maximum(1, k / c)
-
-
-def _between(cells: pd.DataFrame) -> pd.DataFrame:
-    """The measured cells alone: s(k) and o(k) are known there, and lines between them guide the eye."""
-    return cells
+    return np.asarray(1 / np.minimum(k, c) if scaling == "strong" else np.maximum(1, k / c))
 
 
 def efficiency_figure(every: Sequence[Measured], found: Mapping[str, Sequence[Efficiency]]) -> Figure:
@@ -124,17 +123,17 @@ def efficiency_figure(every: Sequence[Measured], found: Mapping[str, Sequence[Ef
             ax.axhline(100, color=GREY, linewidth=1)
             _ranks(ax, one.ranks)
         axes[0].set_ylabel(f"{scaling} scaling,\nefficiency, %")
-        axes[0].set_ylim(0, max(110.0, axes[0].get_ylim()[1]))
+        axes[0].set_ylim(0, min(max(110.0, axes[0].get_ylim()[1]), MOST_SHOWN))
     for ax in grid[-1]:
         ax.set_xlabel("ranks, k")
-    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]  # type: ignore[arg-type]
+    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
-def _with_bars(ax: Axes, own: Sequence[Efficiency], shift: float, style: Mapping[str, str]) -> None:
+def _with_bars(ax: Axes, own: Sequence[Efficiency], shift: float, style: Mapping[str, Any]) -> None:
     k = np.array([1.0, *(e.ranks for e in own)]) * shift
-    ax.plot(k, [100.0, *(100 * e.allowed.value for e in own)], **style)  # type: ignore[arg-type]
+    ax.plot(k, [100.0, *(100 * e.allowed.value for e in own)], **style)
     for at, e in zip(k[1:], own, strict=True):
         if np.isfinite(e.allowed.low):
             ax.plot([at, at], [100 * e.allowed.low, 100 * e.allowed.high], color=style["color"], linewidth=1)
@@ -149,21 +148,30 @@ def all_reduce_figure(every: Sequence[Measured], fits: Fits) -> Figure:
         sweep = one.of("all_reduce")
         for k in ranks:
             cells = sweep[sweep["ranks"] == k].sort_values("bytes")
-            ax.plot(cells["bytes"], cells["time_s"] * 1e3, linestyle="", **styles[str(k)])  # type: ignore[arg-type]
+            ax.plot(cells["bytes"], cells["time_s"] * 1e3, linestyle="", **styles[str(k)])
             if one.name in fits and len(cells):
-                smooth = np.geomspace(cells["bytes"].min(), cells["bytes"].max(), 60)
-                o, found = max(1.0, k / one.cores), fits[one.name]
-                law = o * (found.alpha_s * np.log2(k) + found.beta_s * smooth * (k - 1) / k)
-                ax.plot(smooth, law * 1e3, "-", color=styles[str(k)]["color"])
+                least = float(gradient_sized(one.cells)["bytes"].min())
+                for low, high, line in ((cells["bytes"].min(), least, "--"), (least, cells["bytes"].max(), "-")):
+                    sizes = np.geomspace(low, high, 40)
+                    law = _all_reduce_s(fits[one.name], one.cores, k, sizes)
+                    ax.plot(sizes, law * 1e3, line, color=styles[str(k)]["color"])
         ax.set(xscale="log", xlabel="bytes")
         ax.set_xticks(*_byte_marks(sweep["bytes"]))
         ax.set_xticks([], minor=True)
     axes[0].set_ylabel("an all-reduce, ms")
     _plain_log(axes[0])
-    handles = [Line2D([], [], label=f"{k} ranks", linestyle="", **styles[str(k)]) for k in ranks]  # type: ignore[arg-type]
-    handles.append(Line2D([], [], color="k", label="α-β law"))
+    handles = [Line2D([], [], label=f"{k} ranks", linestyle="", **styles[str(k)]) for k in ranks]
+    handles += [
+        Line2D([], [], color="k", label="α-β law"),
+        Line2D([], [], color="k", linestyle="--", label="not fitted there"),
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+def _all_reduce_s(found: Coefficients, cores: int, k: int, sizes: Floats) -> Floats:
+    over = max(1.0, k / cores) if found.shares else 1.0
+    return np.asarray(over * (found.alpha_s * np.log2(k) + found.beta_s * sizes * (k - 1) / k))
 
 
 def _byte_marks(sizes: pd.Series) -> tuple[list[float], list[str]]:
@@ -195,17 +203,17 @@ def parts_figure(every: Sequence[Measured], fits: Fits) -> Figure:
             ax.annotate(
                 told,
                 (middle, 0),
-                (0, -15),
+                (0, -17),
                 ("data", "axes fraction"),
                 "offset points",
                 ha="center",
                 va="top",
                 fontsize=7,
             )
-        ax.xaxis.labelpad = 22
+        ax.xaxis.labelpad = 24
     axes[0].set_ylabel("share of a step, %")
     handles = [Patch(color=colour, label=told) for told, colour in PARTS.values()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2 if len(fitted) == 1 else 3)
     return figure
 
 

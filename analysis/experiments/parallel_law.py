@@ -7,10 +7,12 @@ other in caches and memory.  The slowest rank has ⌈n/k⌉ examples.  α and β
 gradients have, s(k) from steps that send nothing, and t0, a, b and c from steps, with the rest known.  Coefficients cannot be
 negative, errors are relative (``analysis.laws``).
 
-A cell's time is the median over passes, since a disturbance that lasts as long as a launch spoils all of it.  Intervals rest
-on how launches differ: the whole of it is fitted anew without each pass in turn (the jackknife: Efron & Stein 1981), with
-Student's t for so few passes, and wider by what a median of few spreads beyond their mean.  They do not hold what the law itself gets wrong, which errors on cells that no fit
-saw tell.
+Ranks wait for the slowest of them, and how they get in each other's way is part of what a step takes: a launch tells a cell by
+its median round, not by its fastest, in which they happened not to.  A cell's time is the median over passes, since a
+disturbance that lasts as long as a launch spoils all of it.  Intervals rest on how launches differ: the whole of it is fitted
+anew without each pass in turn (the jackknife: Efron & Stein 1981), with Student's t for so few passes, and wider by what a
+median of few spreads beyond their mean.  They do not hold what the law itself gets wrong, which errors on cells that no fit saw
+tell.
 """
 
 from __future__ import annotations
@@ -40,6 +42,25 @@ OF_MEDIAN = 1.2
 
 
 @dataclass(frozen=True)
+class Version:
+    """How steps may send: all gradients at once, or every layer adding all-reduces of its own (α·log2 k·(1 + r·layers), r
+    fitted), as where a library sends every array by itself; and whether ranks that share cores wait for them when sending.
+    """
+
+    name: str
+    by_layer: bool
+    shares: bool
+
+
+AS_DECLARED = Version("as declared", by_layer=False, shares=True)
+VERSIONS = (
+    AS_DECLARED,
+    Version("by layer", by_layer=True, shares=True),
+    Version("by layer, cores free", by_layer=True, shares=False),
+)
+
+
+@dataclass(frozen=True)
 class Coefficients:
     """Seconds: ``alpha_s`` a hop, ``beta_s`` a byte, ``t0_s`` a step, ``a_s`` an example and weight, ``b_s`` an example,
     unit and operation, ``c_s`` a weight; ``contention`` is s(k) by k, where it was measured.
@@ -54,9 +75,10 @@ class Coefficients:
     contention: Mapping[int, float]
     cores: int  # that ranks share at most
     by_layer: float = 0.0  # all-reduces that every layer adds to the one of a step
+    shares: bool = True  # whether sending waits for shared cores
 
     def s(self, ranks: Floats, cores: Floats) -> Floats:
-        """s(k): as measured, else s = 1 + σ·(min(k, c) - 1), linear in the ranks that run at once (Gunther 2007)."""
+        """As measured, else 1 + σ·(min(k, c) - 1), which is linear in the ranks that run at once (Gunther 2007)."""
         found = 1 + self.sigma * (np.minimum(ranks, cores) - 1)
         for k, value in self.contention.items():
             found[ranks == k] = value
@@ -83,8 +105,7 @@ class Coefficients:
             "replicated": replicated,
             "contention": (slower - 1) * alone,
             "waiting": (shared(ranks, cores) - 1) * slower * alone,
-            "communication": communication(cells, self.alpha_s, self.beta_s)
-            + self.by_layer * hops(cells, self.alpha_s),
+            "communication": communication(cells, self) + self.by_layer * hops(cells, self),
         }
         return pd.DataFrame(found, index=cells.index)
 
@@ -109,19 +130,21 @@ def design(cells: pd.DataFrame) -> Floats:
     return np.column_stack([np.ones(len(cells)), n * m, n * _numbers(cells, "u") * _numbers(cells, "p"), m])
 
 
-def communication(cells: pd.DataFrame, alpha_s: float, beta_s: float) -> Floats:
+def communication(cells: pd.DataFrame, by: Coefficients) -> Floats:
     """o(k)·(α·log2 k + β·g·(k - 1)/k) of steps; nothing where they send nothing."""
     k = _numbers(cells, "ranks")
-    return _sent(cells, alpha_s * np.log2(k) + beta_s * _numbers(cells, "gradient_bytes") * (k - 1) / k)
+    return _sent(
+        cells, by.alpha_s * np.log2(k) + by.beta_s * _numbers(cells, "gradient_bytes") * (k - 1) / k, by.shares
+    )
 
 
-def hops(cells: pd.DataFrame, alpha_s: float) -> Floats:
+def hops(cells: pd.DataFrame, by: Coefficients) -> Floats:
     """o(k)·α·log2 k for every layer: what it costs beside if each sends its gradient by itself."""
-    return _sent(cells, alpha_s * np.log2(_numbers(cells, "ranks")) * _numbers(cells, "depth"))
+    return _sent(cells, by.alpha_s * np.log2(_numbers(cells, "ranks")) * _numbers(cells, "depth"), by.shares)
 
 
-def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
-    over = shared(_numbers(cells, "ranks"), _numbers(cells, "cores"))
+def _sent(cells: pd.DataFrame, seconds: Floats, shares: bool) -> Floats:
+    over = shared(_numbers(cells, "ranks"), _numbers(cells, "cores")) if shares else 1.0
     return np.asarray(np.where(cells["variant"] == ALONE, 0.0, over * seconds))
 
 
@@ -201,7 +224,7 @@ def _rows(found: Found) -> pd.DataFrame:
     made = []
     for row in found.rows:
         try:
-            made.append(_row(row, found.seconds(row)))
+            made.append(_row(row, found.usual_seconds(row)))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"experiment parallel, {row['key']}: a row is of another form ({type(error).__name__}: {error}); "
@@ -277,29 +300,29 @@ def gradient_sized(cells: pd.DataFrame) -> pd.DataFrame:
     return sweep[sweep["bytes"] >= least] if np.isfinite(least) else sweep
 
 
-def fit(cells: pd.DataFrame, variant: str = STEP, by_layer: bool = False) -> Coefficients | None:
-    """All coefficients from these cells; None where there are too few of a kind.
-
-    ``by_layer`` lets every layer add all-reduces of its own, as where a library sends the gradient of every array by itself:
-    α·log2 k·(1 + r·layers), with r fitted too.  The declared law has none.
-    """
+def fit(cells: pd.DataFrame, variant: str = STEP, version: Version = AS_DECLARED) -> Coefficients | None:
+    """All coefficients from these cells; None where there are too few of a kind."""
     sweep, steps = gradient_sized(cells), _of(cells, "step", variant)
     if len(sweep) < LEAST_CELLS or len(steps) < TERMS + laws.SPARE_CELLS:
         return None
-    (alpha, beta), _ = laws.fit_relative(sweep_design(sweep), _numbers(sweep, "time_s"))
-    known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, contention(cells), int(cells["cores"].max()))
-    (t0, a, b, c, *more), _ = laws.fit_relative(*_step_problem(known, steps, by_layer))
+    columns = sweep_design(sweep, DECLARED if version.shares else FREE)
+    (alpha, beta), _ = laws.fit_relative(columns, _numbers(sweep, "time_s"))
+    of_cells = (contention(cells), int(cells["cores"].max()))
+    known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, *of_cells, shares=version.shares)
+    (t0, a, b, c, *more), _ = laws.fit_relative(*_step_problem(known, steps, version))
     return replace(known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c), by_layer=float(sum(more)))
 
 
-def _step_problem(known: Coefficients, steps: pd.DataFrame, by_layer: bool) -> tuple[Floats, Floats, bool, Floats]:
+def _step_problem(
+    known: Coefficients, steps: pd.DataFrame, version: Version = AS_DECLARED
+) -> tuple[Floats, Floats, bool, Floats]:
     """Columns, times and the part of them that is known, as ``laws.fit_relative`` takes them."""
     ranks, cores = _numbers(steps, "ranks"), _numbers(steps, "cores")
     slower = shared(ranks, cores) * known.s(ranks, cores)
     columns = slower[:, None] * design(steps)
-    if by_layer:
-        columns = np.column_stack([columns, hops(steps, known.alpha_s)])
-    return columns, _numbers(steps, "time_s"), False, communication(steps, known.alpha_s, known.beta_s)
+    if version.by_layer:
+        columns = np.column_stack([columns, hops(steps, known)])
+    return columns, _numbers(steps, "time_s"), False, communication(steps, known)
 
 
 def contention(cells: pd.DataFrame) -> dict[int, float]:
@@ -335,11 +358,11 @@ def over_passes(one: Measured, told: Callable[[pd.DataFrame], float], signed: bo
     return found if signed else Interval(value, max(0.0, found.low), found.high)
 
 
-def coefficient(one: Measured, name: str, times: float = 1.0, by_layer: bool = False) -> Interval:
+def coefficient(one: Measured, name: str, times: float = 1.0, version: Version = AS_DECLARED) -> Interval:
     """One of the coefficients with its interval over passes, in a unit ``times`` as small; NaN where nothing is fitted."""
 
     def told(cells: pd.DataFrame) -> float:
-        found = fit(cells, by_layer=by_layer)
+        found = fit(cells, version=version)
         return np.nan if found is None else float(getattr(found, name)) * times
 
     return over_passes(one, told)
@@ -368,10 +391,11 @@ class Form:
 
 
 DECLARED = Form("α·log2 k, cores shared", lambda k: np.asarray(np.log2(k)), shares=True)
+FREE = Form("α·log2 k, cores free", lambda k: np.asarray(np.log2(k)), shares=False)
 FORMS = (
     DECLARED,
     Form("α·(k − 1), cores shared", lambda k: np.asarray(k - 1), shares=True),
-    Form("α·log2 k, cores free", lambda k: np.asarray(np.log2(k)), shares=False),
+    FREE,
     Form("α·(k − 1), cores free", lambda k: np.asarray(k - 1), shares=False),
 )
 
@@ -428,32 +452,38 @@ def _clearly_less(errors: Floats, declared: Floats) -> bool:
 # --- cells that no fit saw ------------------------------------------------------------------------------------------
 
 
-def left_out(one: Measured, variant: str = STEP, by_layer: bool = False) -> pd.DataFrame:
+def left_out(one: Measured, variant: str = STEP, version: Version = AS_DECLARED) -> pd.DataFrame:
     """Steps with ``error``, t̂/t - 1, each left out of the fit in turn; α, β and s(k) come from other cells anyway."""
-    found = fit(one.cells, variant, by_layer)
+    found = fit(one.cells, variant, version)
     steps = one.steps(variant)
-    error = np.nan if found is None else laws.crossvalidate(*_step_problem(found, steps, by_layer))
+    error = np.nan if found is None else laws.crossvalidate(*_step_problem(found, steps, version))
     return steps.assign(error=error)
 
 
-def unseen_ranks(one: Measured, k: int, by_layer: bool = False) -> pd.DataFrame:
+def unseen_ranks(one: Measured, k: int, version: Version = AS_DECLARED) -> pd.DataFrame:
     """The steps over k ranks with ``error``, by everything fitted to other numbers of ranks."""
-    return _predicted(one, one.cells["ranks"] != k, k, by_layer)
+    return _predicted(one, one.cells["ranks"] != k, k, version)
 
 
-def from_fewer(one: Measured, k: int, by_layer: bool = False, most: int = 2) -> pd.DataFrame:
+def from_fewer(one: Measured, k: int, version: Version = AS_DECLARED, most: int = 2) -> pd.DataFrame:
     """The steps over k ranks with ``error``, by everything fitted to at most ``most`` ranks."""
-    return _predicted(one, one.cells["ranks"] <= most, k, by_layer)
+    return _predicted(one, one.cells["ranks"] <= most, k, version)
 
 
-def _predicted(one: Measured, seen: pd.Series, k: int, by_layer: bool) -> pd.DataFrame:
+def _predicted(one: Measured, seen: pd.Series, k: int, version: Version) -> pd.DataFrame:
     steps = one.steps(STEP)
     steps = steps[steps["ranks"] == k]
-    found = fit(one.cells[seen], STEP, by_layer)
+    found = fit(one.cells[seen], STEP, version)
     return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
 
 
-def layers_send(one: Measured) -> bool:
-    """Whether steps over several ranks are told clearly better where every layer adds all-reduces of its own."""
-    declared, layered = (left_out(one, STEP, by_layer).query("ranks > 1")["error"] for by_layer in (False, True))
-    return _clearly_less(layered.to_numpy(float), declared.to_numpy(float))
+def best_version(one: Measured) -> Version:
+    """As declared, unless another version errs clearly less on steps over several ranks, left out in turn; the least of them."""
+    errors = {version: _over_several(left_out(one, STEP, version)) for version in VERSIONS}
+    best = min(VERSIONS, key=lambda version: float(np.nan_to_num(np.abs(errors[version]).mean(), nan=np.inf)))
+    return best if _clearly_less(errors[best], errors[AS_DECLARED]) else AS_DECLARED
+
+
+def _over_several(cells: pd.DataFrame) -> Floats:
+    errors = cells.loc[cells["ranks"] > 1, "error"].to_numpy(float)
+    return errors if len(errors) else np.array([np.nan])

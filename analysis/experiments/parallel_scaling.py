@@ -56,7 +56,8 @@ def networks(one: Measured, scaling: str) -> list[Network]:
     """The networks scaled in that way over more than one rank, small ones first."""
     steps = scaled(one.steps(STEP), scaling)
     found = steps[steps["ranks"] > 1].drop_duplicates(NETWORK).sort_values(["m", "p"])
-    return [Network(str(r.layers), str(r.activation), str(r.loss), float(r.m)) for r in found.itertuples()]
+    keys = found[[*NETWORK, "m"]].itertuples(index=False, name=None)
+    return [Network(str(layers), str(activation), str(loss), float(m)) for layers, activation, loss, m in keys]
 
 
 def line(one: Measured, network: Network, scaling: str, variant: str = STEP) -> pd.DataFrame:
@@ -98,17 +99,17 @@ def efficiencies(one: Measured) -> list[Efficiency]:
             cells = line(one, network, scaling)
             if not (cells["ranks"] == 1).any():
                 continue
-            single = cells.index[cells["ranks"] == 1][0]
+            single = int(cells.index[cells["ranks"] == 1][0])
             for at, cell in cells[cells["ranks"] > 1].iterrows():
                 k = int(cell["ranks"])
                 over = float(shared(np.array([float(k)]), np.array([float(cell["cores"])]))[0])
-                found = _ratio(one, single, at, 1 / k if scaling == "strong" else 1.0)
+                found = _ratio(one, single, int(str(at)), 1 / k if scaling == "strong" else 1.0)
                 allowed = Interval(found.value * over, found.low * over, found.high * over)
                 made.append(Efficiency(network, scaling, k, int(cell["n"]), float(cell["time_s"]), found, allowed))
     return made
 
 
-def _ratio(one: Measured, upper: object, lower: object, times: float) -> Interval:
+def _ratio(one: Measured, upper: int, lower: int, times: float) -> Interval:
     def told(cells: pd.DataFrame) -> float:
         there = cells["time_s"]
         return float(there[upper] / there[lower]) * times if {upper, lower} <= set(there.index) else np.nan
@@ -197,7 +198,7 @@ def shares(cells: pd.DataFrame, found: Coefficients) -> pd.DataFrame:
 
 
 def shrinking(one: Measured) -> Interval:
-    """X of compute ∝ (1/k)^x at the same n: steps that send nothing, over o(k), less what every rank does anew (t0 + c·m, as
+    """The x of compute ∝ (1/k)^x at the same n: steps that send nothing, over o(k), less what every rank does anew (t0 + c·m, as
     fitted to them); slope through all networks that mostly compute, each with a level of its own.
     """
     return over_passes(one, _exponent)
