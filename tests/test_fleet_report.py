@@ -119,7 +119,7 @@ class Page(HTMLParser):
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     planted.fleet(folder, HOSTS, planted.additive, seed=1, process=0.005, chosen=SMALL)
-    failed = [{"impl": EVIL, "cell": EVIL, "reason": "its worker died"}]
+    failed = [{"impl": EVIL[:40], "cell": EVIL[:40], "reason": "its worker died"}]
     planted.write(folder / "data" / "failed.json", [], failed=failed)
     return write_report([folder], folder / "out").parent
 
