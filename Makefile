@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
 .PHONY: venv report test lint smoke peers optimizers repeatability kernels selftest predict-check other-tools gate-check \
-	history-check gpu example clean fleet fleet-overhead fleet-load
+	history-check namespaces gpu example clean fleet fleet-overhead fleet-load
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -79,6 +79,9 @@ gate-check: venv  ## the gate on A/A pairs and on seeded slowdowns (more than an
 
 history-check: venv  ## steps found in planted histories, beside naive rules, and how long a large history takes
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.history_check
+
+namespaces: venv  ## steps over 2 and 4 hosts in network namespaces beside what the law says (Linux, root; 6 minutes)
+	$(BIN)/python -m tests.namespaces_check
 
 # Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
 EXTRAP_VENV := .venv-extrap

@@ -27,9 +27,10 @@ TRANSFERS = ("transfer", "transfer-pinned")
 
 #: Experiments beside the sweeps, in the order of the report; each is a file in ``bench.experiments`` and one in
 #: ``analysis.experiments``.
-EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima", "architectures")
-#: Not among ``all`` of them: it goes beyond the article's network, and takes as long as the others together.
-ON_REQUEST = ("architectures",)
+EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima", "architectures", "parallel")
+#: Not among ``all`` of them: one goes beyond the article's network, and takes as long as the others together; the other
+#: takes several cores.
+ON_REQUEST = ("architectures", "parallel")
 
 #: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
 CELL_KEYS = (
