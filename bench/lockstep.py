@@ -17,7 +17,7 @@ from bench import reference_kernel
 from bench.quiet import TOLERANCE
 
 #: A round is about so long, many times what ranks take to set off together; of longer calls there is one a round.
-ROUND_S = 0.01
+ROUND_S = 0.006
 MOST_ITERATIONS = 2_000
 #: Warm-up ends when the medians of two successive groups of so many rounds agree, and after so many groups in any case.
 WARMUP_GROUP, WARMUP_GROUPS = 2, 5
