@@ -50,8 +50,8 @@ def _be_in_a_group() -> None:
 
 
 def _own(device: str) -> str:
-    """A CUDA device for each rank of a machine, unless one is named."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    """A CUDA device for each of a machine's ranks, as torchrun counts them, unless one is named."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 class TorchDDP:
