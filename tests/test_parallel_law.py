@@ -300,7 +300,7 @@ def numbers(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_table_has_rows_of_its_width() -> None:
     made = drawn()
-    assert len(made.tables) == 8
+    assert len(made.tables) == 9
     for table in made.tables:
         assert {len(row) for row in table.rows} == {len(table.header)}
 
