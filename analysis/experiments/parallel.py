@@ -48,7 +48,7 @@ def section(found: Found) -> Section:
         _paragraphs(every),
         tables(every),
         _figures(every),
-        [claim for claim in _claims(every) if claim.cells],
+        [claim for claim in claims(every) if claim.cells],
     )
 
 
@@ -130,7 +130,8 @@ def _told_forms(one: Series) -> str:
 # --- claims ---------------------------------------------------------------------------------------------------------
 
 
-def _claims(every: Sequence[Series]) -> list[Claimed]:
+def claims(every: Sequence[Series]) -> list[Claimed]:
+    """What is judged, each by implementation."""
     rule = f"nine in ten cells that no fit saw within {percent(BAND)}"
     fitted = [one for one in every if one.fitted]
     return [

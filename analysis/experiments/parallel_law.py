@@ -224,6 +224,8 @@ def _rows(found: Found) -> pd.DataFrame:
     made = []
     for row in found.rows:
         try:
+            if not row["seconds"]:
+                raise ValueError("no rounds")
             made.append(_row(row, found.usual_seconds(row)))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -118,11 +118,14 @@ def errors_of(one: Measured, judged: Callable[[Measured], Floats]) -> Errors:
         for cells in (one.cells, *one.without)
     ]
 
+    known = all(len(errors) and np.isfinite(errors).all() for errors in without)
+
     def quantile(q: float) -> Interval:
-        if not all(len(errors) and np.isfinite(errors).all() for errors in (whole, *without)):
+        if not len(whole) or not np.isfinite(whole).all():
             return Interval(np.nan, np.nan, np.nan)
         # on a linear scale: errors near 0 have no scale of their own
-        found = law.jackknife(float(np.quantile(whole, q)), np.array([np.quantile(errors, q) for errors in without]))
+        others = np.array([np.quantile(errors, q) for errors in without]) if known else np.array([])
+        found = law.jackknife(float(np.quantile(whole, q)), others)
         return Interval(found.value, max(0.0, found.low), found.high)
 
     return Errors(len(whole), quantile(0.5), quantile(0.9))

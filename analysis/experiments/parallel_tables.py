@@ -37,6 +37,7 @@ def tables(every: Sequence[Series]) -> list[Table]:
     """Those that have rows."""
     made = [
         _network_table(every),
+        _sizes_table(every),
         _forms_table(every),
         _coefficients_table(every),
         _versions_table(every),
@@ -97,6 +98,30 @@ def _smallest(one: Series) -> str:
     cells = sweep[sweep["bytes"] == sweep["bytes"].min()]
     times = [f"{seconds(time)} over {k}" for k, time in zip(cells["ranks"], cells["time_s"], strict=True)]
     return f"{int(sweep['bytes'].min())} B: {'; '.join(times)}"
+
+
+def _sizes_table(every: Sequence[Series]) -> Table:
+    rows = []
+    for one in every:
+        if not one.forms:
+            continue
+        fitted, sweep = law.gradient_sized(one.measured.cells), law.sweep_of(one.measured.cells)
+        errors = pd.concat(
+            [
+                pd.Series(one.forms[0].errors, fitted.index),
+                pd.Series(one.forms[0].smaller, sweep.drop(fitted.index).index),
+            ]
+        )
+        for size, cells in sweep.groupby("bytes"):
+            told = [
+                f"{seconds(time)} ({signed(float(errors[at]))})"
+                for at, time in zip(cells.index, cells["time_s"], strict=True)
+            ]
+            ranks = ", ".join(str(k) for k in cells["ranks"])
+            rows.append((one.name, f"{int(float(str(size))):,}", ranks, "; ".join(told)))
+    header = ("implementation", "bytes", "ranks", "an all-reduce, and how far the law is off")
+    caption = "All-reduces by size: what was measured, and the error of the declared form, left out in turn."
+    return Table(caption, header, rows, (1,), folded=True)
 
 
 def _forms_table(every: Sequence[Series]) -> Table:
