@@ -258,7 +258,7 @@ class Fleet:
         alone_since = time.monotonic()
         while not self.dispatcher.over or self._add_further():
             self._look()
-            for flight in list(self.dispatcher.assign()):
+            for flight in self.dispatcher.assign():  # one by one: each share counts on those that still wait
                 self._send(flight)
             for heard in self.connection.heard(NEWS_S):
                 self._take(heard)
