@@ -13,12 +13,10 @@ Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import math
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -26,9 +24,7 @@ from functools import partial
 from typing import Any
 
 from backprop_files import USUAL_OPTIMIZER
-
-#: Of ``prctl``: which signal a process gets when its parent ends.
-PR_SET_PDEATHSIG = 1
+from bench.parent import die_with_parent
 
 
 def main(answers: int) -> None:
@@ -39,7 +35,7 @@ def main(answers: int) -> None:
             with contextlib.suppress(OSError):  # a container may forbid it; the start answer says what holds
                 os.sched_setaffinity(0, cpus)
     _offer_to_the_oom_killer()
-    _end_with_the_parent()
+    die_with_parent()
     worker: Worker | None = None
     with os.fdopen(answers, "w") as out:
         for line in sys.stdin:
@@ -86,12 +82,6 @@ def _offer_to_the_oom_killer() -> None:
     """If memory runs out, this process goes, not the one that holds the results."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write("1000")
-
-
-def _end_with_the_parent() -> None:
-    """Where whoever asks is killed outright, the system ends this process at once, amid whatever it is timing."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone; elsewhere it ends with its standard input
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass

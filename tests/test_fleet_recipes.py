@@ -75,7 +75,15 @@ def test_the_job_script_has_what_a_worker_needs(
     worker = next(line for line in script.splitlines() if "dask_worker" in line)
     for part in (alone, cores, "night", "01:30:00"):
         assert part in script
-    for part in ("tls://127.0.0.1", "--nthreads 1 ", "--resources measure=1", "--tls-key", "--tls-ca-file"):
+    assert "PROFILE__ENABLED=False" in script
+    for part in (
+        "tls://127.0.0.1",
+        "--dashboard-address 127.0.0.1:0",
+        "--nthreads 1 ",
+        "--resources measure=1",
+        "--tls-key",
+        "--tls-ca-file",
+    ):
         assert part in worker
 
 
@@ -114,7 +122,7 @@ def test_the_manifest_lets_in_who_holds_the_certificates_alone() -> None:
         assert {volume["name"] for volume in pod["volumes"]} == set(mounted)
         files = [arguments[arguments.index(f"--tls-{kind}") + 1] for kind in ("ca-file", "cert", "key")]
         assert files == [f"{mounted['tls']}/{name}.pem" for name in ("ca", "cert", "key")]
-        assert "--no-dashboard" in arguments
+        assert arguments[arguments.index("--dashboard-address") + 1].startswith("127.0.0.1:")
     address = cluster["spec"]["worker"]["spec"]["containers"][0]["env"][0]
     assert address["name"] == "DASK_SCHEDULER_ADDRESS"
     assert address["value"].startswith("tls://")

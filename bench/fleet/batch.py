@@ -19,6 +19,7 @@ from typing import Any
 
 from backprop_files import UserError
 from bench.fleet.certificates import Certificates, make
+from bench.fleet.loopback import STILL
 
 #: Arguments of dask-jobqueue's ``SLURMCluster`` and ``PBSCluster``.
 Options = dict[str, Any]
@@ -37,12 +38,14 @@ def common(asked: argparse.Namespace, certificates: Certificates) -> Options:
         "memory": asked.memory,
         "walltime": asked.walltime,
         "python": asked.python,
-        "worker_extra_args": ["--resources", "measure=1"],
+        # without an address of its own the server of metrics would listen everywhere, even with --no-dashboard
+        "worker_extra_args": ["--resources", "measure=1", "--dashboard-address", "127.0.0.1:0"],
+        "job_script_prologue": [f"export {name}={value}" for name, value in STILL.items()],
         "local_directory": asked.local,
         "log_directory": str(asked.shared / "logs"),
         "protocol": "tls://",
         "security": security(tls_ca_file=str(certificates.ca), require_encryption=True, **files),
-        "scheduler_options": {"dashboard": False, **({"host": asked.host} if asked.host else {})},
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0", **({"host": asked.host} if asked.host else {})},
         "death_timeout": 120,
         "silence_logs": logging.CRITICAL + 1,  # the sweep tells what matters; a client that leaves is no catastrophe
     }

@@ -92,8 +92,9 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     told = " ".join(made.dask_options())
-    print(f"dask scheduler --protocol tls {told}")
-    print(f"dask worker tls://HOST:PORT --nthreads 1 --resources measure=1 --protocol tls {told}")
+    alone = "--dashboard-address 127.0.0.1:0"  # or its metrics are served to everybody
+    print(f"dask scheduler --protocol tls {alone} {told}")
+    print(f"dask worker tls://HOST:PORT --nthreads 1 --resources measure=1 {alone} --protocol tls {told}")
     print(f"backprop-bench run --scheduler tls://HOST:PORT {' '.join(made.options)}")
     return 0
 

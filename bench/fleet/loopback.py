@@ -27,6 +27,11 @@ STILL = {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
 }
+#: ``python -m dask``, that does not outlive whoever started it.
+DASK = (
+    "import runpy; from bench.parent import die_with_parent; die_with_parent(); "
+    "runpy.run_module('dask', run_name='__main__', alter_sys=True)"
+)
 #: Seconds to wait for a scheduler, and for processes to be gone.
 START_S, END_S = 30.0, 20.0
 
@@ -139,7 +144,7 @@ class Fleet:
         environment = {**os.environ, **ours, **self.variables, **(variables or {})}
         with (Path(self._folder.name) / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments],
+                [sys.executable, "-c", DASK, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
