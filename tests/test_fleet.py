@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from bench import plan
 from bench import run as plain
 from bench.fleet import guard, loopback, remote, scratch
 from bench.fleet import run as fleet_run
-from bench.fleet.connection import Connection, Where
+from bench.fleet.connection import Connection, Lost, Where
 from bench.fleet.messages import Requests
 from bench.plan import Settings
 
@@ -423,13 +424,23 @@ def test_a_hostile_result_or_exception_is_never_loaded(tmp_path: Path) -> None:
         assert loaded_here(path), "Dask's own client loads it: the test would see it"
 
 
+@pytest.mark.parametrize(("status", "deaf"), [("closed", False), ("running", True)])
+def test_a_connection_that_broke_is_told_and_not_waited_for(status: str, deaf: bool) -> None:
+    """Dask calls itself running even where it hears nothing any more."""
+    connection = Connection(Where("tcp://127.0.0.1:1"), RUN)
+    hearing = SimpleNamespace(done=lambda: deaf)
+    connection._client = SimpleNamespace(status=status, _handle_report_task=hearing)
+    with pytest.raises(Lost, match="is gone|cannot be read"):
+        connection.check()
+
+
 def test_answers_that_are_none_of_ours_are_measured_anew_elsewhere_or_given_up(
     fleet: loopback.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that tells of foreign cells, over and over: nothing of it is kept, and the run says so."""
     monkeypatch.setattr("bench.fleet.messages.name_of", lambda info: "another cell")
     settings = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=1, cell_s=0.01, budget_s=30.0)
-    assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet, wait_s=1.0)) == plain.SOME_FAILED
+    assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet, wait_s=6.0)) == plain.SOME_FAILED
     assert not cells(tmp_path / "run")
 
 

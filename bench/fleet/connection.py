@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from backprop_files import UserError
 from bench.fleet import remote
-from bench.fleet.guard import nothing_unpickled
+from bench.fleet.guard import nothing_unpickled, refused
 
 #: What a worker must offer to be asked, one of it; so no two tasks of ours run beside each other there.
 RESOURCE = "measure"
@@ -181,6 +181,9 @@ class Connection:
         """Raises Lost if the connection is no more."""
         if self._client.status != "running":
             raise Lost(f"scheduler {self.address} is gone")
+        hearing = getattr(self._client, "_handle_report_task", None)
+        if hearing is not None and hearing.done():  # Dask itself goes on as if nothing was
+            raise Lost(f"scheduler {self.address} sent what cannot be read: {', '.join(refused()) or 'it broke off'}")
 
     # --- tasks --------------------------------------------------------------------------------------------------
 

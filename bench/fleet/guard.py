@@ -2,7 +2,8 @@
 
 Dask's client unpickles in many places whatever arrives: types of results, exceptions, messages.  A pickle can do harm only
 by naming what it wants to call, and Python tells its audit hooks each such name before it is looked up.  While the guard
-stands, every name is refused, in any thread and whichever way the bytes came.
+stands, every name is refused, in any thread and whichever way the bytes came, but ``bytes``: as such Dask sends what a task
+raised, a pickle that is not loaded, and without it the connection would break at the first of them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+
+#: What can do nothing.
+HARMLESS = ("builtins", "bytes")
 
 
 class Refused(TypeError):
@@ -25,7 +29,7 @@ class _Guard:
         self.refused: list[str] = []  # the last few names, for whoever wants to know
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
-        if self.standing and event == "pickle.find_class":
+        if self.standing and event == "pickle.find_class" and arguments != HARMLESS:
             name = ".".join(map(str, arguments))
             self.refused = [*self.refused[-9:], name]
             raise Refused(f"a worker or the scheduler sent a pickle that names {name}; it was not loaded")
