@@ -430,7 +430,7 @@ def test_a_connection_that_broke_is_told_and_not_waited_for(status: str, deaf: b
     connection = Connection(Where("tcp://127.0.0.1:1"), RUN)
     hearing = SimpleNamespace(done=lambda: deaf)
     connection._client = SimpleNamespace(status=status, _handle_report_task=hearing)
-    with pytest.raises(Lost, match="is gone|cannot be read"):
+    with pytest.raises(Lost, match=r"is gone|cannot be read"):
         connection.check()
 
 
