@@ -457,6 +457,8 @@ def predict(
     n: Annotated[int, typer.Option("--n", help="training examples in one step")],
     widths: Annotated[str, typer.Option(help="units of every layer, inputs first: 784,2048,2048,10")],
     activation: Annotated[str, typer.Option(help="horner-K, or one that the run measured")] = "horner-4",
+    optimizer: Annotated[str, typer.Option(help="one whose updates the run measured (default: its usual one)")] = "",
+    rows: Annotated[int | None, typer.Option(help="also an epoch: so many examples in batches of --n")] = None,
     device: Annotated[str, typer.Option(help="where the run has several")] = "",
     dtype: Annotated[str, typer.Option(help="where the run has several")] = "",
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML")] = None,
@@ -469,12 +471,13 @@ def predict(
 
     layers = _sizes(widths)
     series = predictor.series(load.load([run]), impl, declared(laws), device, dtype)
-    found = predictor.predict(series, layers, n, activation)
+    found = predictor.predict(series, layers, n, activation, optimizer)
+    epoch = None if rows is None else predictor.epoch(series, layers, n, activation, rows, optimizer)
     if as_json:
-        print(json.dumps(predictor.document(found), indent=1))
+        print(json.dumps(predictor.document(found, epoch), indent=1))
         return
     table = Table("", "", box=None, pad_edge=False, show_header=False)
-    for key, value in predictor.told(found):
+    for key, value in predictor.told(found, epoch):
         table.add_row(key, value)
     console.print(table, markup=False)
     for warning in found.beyond:

@@ -18,6 +18,7 @@ from analysis.exponents import Exponent
 from analysis.figures import Material
 from analysis.hypotheses import declared
 from analysis.load import Run
+from analysis.page import write
 from analysis.pictures import Picture, picture
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
@@ -48,7 +49,7 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("report.md").render(context))
     page = out / "report.html"
-    write_whole(page, templates.get_template("report.html").render(context))
+    write.write_report_page(page, run, material, context)
     return page
 
 
@@ -136,6 +137,7 @@ def _context(
         "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
         "optimizers": optimizers_table(material),
         "cells": len(cells) + len(material.other_cells),
+        "typical": float(cells["precision"].median()),
         "unsettled": int((~cells["settled"].astype(bool)).sum()),
         "disturbed": int(run.entries["disturbed"].sum()),
         "measurements": len(run.entries),

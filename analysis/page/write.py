@@ -1,0 +1,39 @@
+"""Writes the page of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis import words
+from analysis.figures import Material
+from analysis.load import Run
+from analysis.page import bundle, data
+from backprop_files import write_whole
+
+#: Our scripts in the order they build on each other.
+READING = ("format", "dom", "state", "chart", "cells", "law")
+REPORT = (*READING, "explore", "ask", "calculator", "report")
+#: Figures that the charts of the page stand for; they are files beside it.
+DRAWN_IN_PAGE = ("time", "memory", "ceiling", "decisive")
+
+
+def write_report_page(page: Path, run: Run, material: Material, context: Mapping[str, Any]) -> None:
+    """Write ``report.html``.  ``context`` is what its tables show; charts, questions and calculator read the data."""
+    found = data.document(run, material)
+    pictures = [picture for picture in context["pictures"] if picture.key not in DRAWN_IN_PAGE]
+    template = words.environment().get_template("report.html")
+    write_whole(page, template.render({**context, "pictures": pictures, "data": found, "page": parts(found, REPORT)}))
+
+
+def parts(found: Any, scripts: tuple[str, ...]) -> dict[str, Markup]:
+    """What a template puts into a page: style, data, library and scripts."""
+    return {
+        "style": bundle.style(),
+        "json": Markup(bundle.safe_json(found)),
+        "library": bundle.library(),
+        "script": bundle.script(*scripts),
+    }
