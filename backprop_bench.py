@@ -96,6 +96,7 @@ def run(
             help="workloads after the sweep, comma-separated, or all: cnn, transformer, … (docs/architectures.md)"
         ),
     ] = "",
+    open_page: Annotated[bool, typer.Option("--open", help="open the report in the browser at the end")] = False,
 ) -> None:
     """Measure, and write the report."""
     from analysis.hypotheses import declared
@@ -137,6 +138,8 @@ def run(
     failed = _run_experiments(further, asked, directory, resume) if asked else []
     page = write_report([directory], directory, laws)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
+    if open_page:
+        _show(page)
     if code or failed:
         print("some cells or tasks failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(code or runner.SOME_FAILED)
@@ -265,12 +268,55 @@ def report(
     paths: Annotated[list[Path], typer.Argument(help="run directories or pytest-benchmark JSON files")],
     out: Annotated[Path | None, typer.Option(help="where to write (default: the run directory, or ./report)")] = None,
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML (see docs/laws.md)")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="runs side by side, ratios over the first one")] = False,
 ) -> None:
     """Write the report from files alone."""
     from analysis.report import write_report
 
+    if compare:
+        from analysis.hypotheses import declared
+        from analysis.page.compare import write_comparison
+
+        page = write_comparison(paths, out or Path("compare"), declared(laws))
+        console.print(f"comparison: {page.resolve()}", soft_wrap=True)
+        return
     directory = out or (paths[0] if paths[0].is_dir() else Path("report"))
     console.print(f"report: {write_report(paths, directory, laws).resolve()}", soft_wrap=True)
+
+
+@app.command(name="open")
+def open_(
+    run: Annotated[
+        Path | None, typer.Argument(help="run directory or page (default: the newest report under reports/)")
+    ] = None,
+) -> None:
+    """Open a run's page in the browser."""
+    _show(_page_of(run))
+
+
+def _page_of(run: Path | None) -> Path:
+    """The page of a run directory, or the newest under reports/.  Raises UserError where there is none."""
+    if run is None:
+        pages = sorted(Path("reports").glob("*/report.html"), key=lambda page: page.stat().st_mtime)
+        if not pages:
+            raise UserError("no report under reports/: name a run directory, or make one with 'backprop-bench run'")
+        return pages[-1]
+    if run.is_file() and run.suffix == ".html":
+        return run
+    for name in ("report.html", "compare.html"):
+        if (run / name).is_file():
+            return run / name
+    hint = f"'backprop-bench report {run}' writes it" if run.exists() else "no such directory"
+    raise UserError(f"{run}: has no report.html: {hint}")
+
+
+def _show(page: Path) -> None:
+    """In the browser; where none can be opened, its address."""
+    import webbrowser
+
+    address = page.resolve().as_uri()
+    if not webbrowser.open(address):
+        console.print(f"no browser could be opened; the page is {address}", soft_wrap=True, markup=False)
 
 
 Base = Annotated[str | None, typer.Argument(help="git revision to compare with")]

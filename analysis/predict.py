@@ -60,7 +60,9 @@ class Series:
     steps: pd.DataFrame
     time: Choice
     memory: Choice | None
-    updates: Mapping[str, tuple[Choice, pd.DataFrame]] = field(default_factory=dict)  # by optimizer: its law and its cells
+    updates: Mapping[str, tuple[Choice, pd.DataFrame]] = field(
+        default_factory=dict
+    )  # by optimizer: its law and its cells
 
 
 def series(run: Run, impl: str, hypotheses: Sequence[Law] | None = None, device: str = "", dtype: str = "") -> Series:
@@ -89,9 +91,7 @@ def series(run: Run, impl: str, hypotheses: Sequence[Law] | None = None, device:
 def told_by(entries: pd.DataFrame) -> pd.DataFrame:
     """The rows that predictions rest on: steps by the usual optimizer, and updates by all."""
     own = usual_optimizer(entries[entries["phase"] == "step"])
-    return entries[
-        (entries["phase"] == "update") | ((entries["phase"] == "step") & (entries["optimizer"] == own))
-    ]
+    return entries[(entries["phase"] == "update") | ((entries["phase"] == "step") & (entries["optimizer"] == own))]
 
 
 def of_verdicts(table: pd.DataFrame, judged: Sequence[Verdict]) -> Series | str:
@@ -162,7 +162,10 @@ def _by_optimizer(
     taken, given = (interval(*found.updates[name], row) for name in (own, optimizer))
     # t = t_step - t_update(usual) + t_update(other), and not below the update alone
     value = max(time.value - taken.value + given.value, given.value)
-    parts = ((part.value / value * np.log(part.high / part.value)) if part.value > 0 else 0.0 for part in (time, taken, given))
+    parts = (
+        (part.value / value * np.log(part.high / part.value)) if part.value > 0 else 0.0
+        for part in (time, taken, given)
+    )
     half = float(np.sqrt(sum(part**2 for part in parts)))
     kept = arrays_kept(optimizer) - arrays_kept(own)
     more = kept * float(row["m"].iloc[0]) * parameter_bytes(str(found.steps["dtype"].iloc[0]))
@@ -179,7 +182,9 @@ def arrays_kept(optimizer: str) -> float:
     return float("nan") if moves is None else (moves - 3) / 2
 
 
-def epoch(found: Series, layers: Sequence[int], batch: int, activation: str, rows: int, optimizer: str = "") -> Interval:
+def epoch(
+    found: Series, layers: Sequence[int], batch: int, activation: str, rows: int, optimizer: str = ""
+) -> Interval:
     """Seconds of one pass over ``rows`` examples in batches, the last one smaller where they do not divide: steps alone, no
     shuffling and no loading.  One law's errors are shared by all steps, so that the ends of the intervals add up.
     """

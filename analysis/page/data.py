@@ -51,7 +51,11 @@ def document(run: Run, material: Material) -> dict[str, Any]:
         "series": series,
         "lists": lists,
         "optimizer": str(material.cells["optimizer"].iloc[0]) if len(material.cells) else "",
-        "cells": {**_cells(cells, lists, names), **_by_law(cells, material, judged), "regime": _regimes(cells, material)},
+        "cells": {
+            **_cells(cells, lists, names),
+            **_by_law(cells, material, judged),
+            "regime": _regimes(cells, material),
+        },
         "rounds": _rounds(run.entries, cells),
         "log_ratio": LOG_RATIO,
         "verdicts": [_verdict(material, verdict, names) for verdict in judged],
@@ -215,7 +219,12 @@ def sentence(verdict: Verdict) -> str:
         f"{name}^{verdict.exponents[name].value:.2f}" if verdict.exponents[name].value is not None else f"{name}^?"
         for name in "nmp"
     ]
-    told = f"growth as {verdict.claim.law} is {verdict.word}: cost grows as {' · '.join(powers)}"
+    told = f"cost grows as {' · '.join(powers)}"
+    told += {
+        "supported": f", and that is as {verdict.claim.law}",
+        "refuted": f", not as {verdict.claim.law}",
+        "inconclusive": f"; whether that is as {verdict.claim.law} cannot be told",
+    }[verdict.word]
     winner = verdict.choice.winner
     if winner is None or winner.law.name == verdict.claim.law:
         return told
@@ -240,9 +249,7 @@ def _model_of(entries: pd.DataFrame, full: str, judged: Sequence[Verdict]) -> di
     if not judged:
         return None
     one = judged[0]
-    own = entries[
-        (entries["impl"] == one.impl) & (entries["device"] == one.device) & (entries["dtype"] == one.dtype)
-    ]
+    own = entries[(entries["impl"] == one.impl) & (entries["device"] == one.device) & (entries["dtype"] == one.dtype)]
     if own.empty:
         return None
     found = predict.of_verdicts(predict.cells.table(own), judged)

@@ -31,5 +31,7 @@ def told(name: str, exponent: Exponent) -> str:
         case "grows":
             return f"grows with {name}, as {numbers}"
         case "does not grow":
-            return f"does not grow with {name}: {numbers}, {'within' if exponent.ci_low >= -BAND else 'below'} 0 ± {BAND}"
+            return (
+                f"does not grow with {name}: {numbers}, {'within' if exponent.ci_low >= -BAND else 'below'} 0 ± {BAND}"
+            )
     return f"cannot tell: {numbers} reaches across {BAND}"

@@ -81,42 +81,63 @@ function crossings(data, a, b, base, axis) {
   return { low, high, line, turns };
 }
 
-/** The answer in words: by the laws, and what the cells measured say. */
+/** The answer in words, what was measured first. */
 function overtakeTold(data, rows, a, b, base, axis) {
-  const [nameA, nameB] = [data.series[a].name, data.series[b].name];
-  const what = axis === "n" ? "n" : "width";
   if (a === b) return ["Choose two different implementations."];
-  const told = [];
-  if (data.models[a] && data.models[b]) {
-    const { low, high, line, turns } = crossings(data, a, b, base, axis);
-    const range = `${what} from ${countText(low)} to ${countText(high)}`;
-    if (!line.length) told.push(`The run has no law of ${base.activation} for both.`);
-    else if (!turns.length) told.push(`By their laws ${line[0].log < 0 ? nameA : nameB} is the faster of the two throughout, for ${range}: there is no crossing.`);
-    for (const turn of turns) {
-      const [winner, loser] = turn.faster ? [nameA, nameB] : [nameB, nameA];
-      const sides = [turn.from ? `not before ${what} = ${countText(turn.from)}` : "", turn.to ? `surely from ${what} = ${countText(turn.to)} on` : ""].filter(Boolean);
-      told.push(`By their laws ${winner} overtakes ${loser} near ${what} = ${countText(turn.x)}${sides.length ? `: ${sides.join(", ")}` : `, but their intervals overlap throughout, for ${range}`}.`);
-    }
-  }
-  const measured = measuredOrder(data, rows, a, b, base, axis);
-  if (measured.length) told.push(`Measured: ${measured.map((one) => `at ${what} = ${countText(one.x)} ${one.told}`).join("; ")}.`);
-  else told.push("No two cells of these networks were measured on both.");
-  return told;
+  const names = [data.series[a].name, data.series[b].name];
+  const what = axis === "n" ? "n" : "width";
+  const pairs = measuredPairs(rows, a, b, base, axis, data.optimizer);
+  return [...measuredTold(pairs, names, what), ...(data.models[a] && data.models[b] ? lawsTold(crossings(data, a, b, base, axis), names, what, base.activation) : [])];
 }
 
-/** Cells that both have on the line that a question is about, in its order, with who was faster. */
-function measuredOrder(data, rows, a, b, base, axis) {
-  const fits = (row) => row.phase === "step" && row.optimizer === data.optimizer && row.activation === base.activation && row.depth === base.depth
+/** Cells that both have on the line that a question is about, in its order: log of A's time over B's, and whether their intervals part. */
+function measuredPairs(rows, a, b, base, axis, optimizer) {
+  const fits = (row) => row.phase === "step" && row.optimizer === optimizer && row.activation === base.activation && row.depth === base.depth
     && (axis === "n" ? row.layers === networkOf(base, base.width, base.depth).join("-") : row.n === base.n && row.layers === networkOf(base, row.width, base.depth).join("-"));
   const key = (row) => (axis === "n" ? row.n : row.width);
   const other = new Map(rows.filter((row) => row.place === b && fits(row)).map((row) => [key(row), row]));
-  return rows.filter((row) => row.place === a && fits(row) && other.has(key(row))).sort((p, q) => key(p) - key(q)).map((row) => {
+  const ends = (row) => ({ low: row.ci_low_s, high: row.ci_high_s });
+  return rows.filter((row) => row.place === a && fits(row) && other.has(key(row))).map((row) => {
     const against = other.get(key(row));
-    const ends = [row, against].map((r) => ({ low: r.ci_low_s, high: r.ci_high_s }));
-    const [fast, slow] = row.time_s < against.time_s ? [row, against] : [against, row];
-    const factor = short(slow.time_s / fast.time_s);
-    const unsure = overlap(...ends) ? " (intervals overlap)" : "";
-    return { x: key(row), told: `${fast.series} by ${factor}×${unsure}` };
+    return { x: key(row), log: Math.log(row.time_s / against.time_s), apart: known(row.ci_low_s) && known(against.ci_low_s) && !overlap(ends(row), ends(against)) };
+  }).sort((p, q) => p.x - q.x);
+}
+
+/** Where the order turns among points that part. @param {{x: number, log: number, apart: boolean}[]} points */
+function turnsOf(points) {
+  const sure = points.filter((point) => point.apart && point.log !== 0);
+  const found = [];
+  for (let i = 1; i < sure.length; i++) {
+    const [p, q] = [sure[i - 1], sure[i]];
+    if (p.log * q.log < 0) found.push({ from: p.x, to: q.x, first: q.log < 0 });
+  }
+  return found;
+}
+
+function measuredTold(pairs, names, what) {
+  if (!pairs.length) return ["No two cells of these networks were measured on both; what follows is by their laws."];
+  const turns = turnsOf(pairs);
+  const told = turns.map(({ from, to, first }) => {
+    const [winner, loser] = first ? names : [...names].reverse();
+    return `Measured: ${winner} overtakes ${loser} between ${what} = ${countText(from)} and ${what} = ${countText(to)}.`;
+  });
+  if (!turns.length) {
+    const sure = pairs.filter((pair) => pair.apart);
+    const range = `${what} from ${countText(pairs[0].x)} to ${countText(pairs[pairs.length - 1].x)}`;
+    told.push(sure.length ? `Measured, for ${range}: ${names[sure[0].log < 0 ? 0 : 1]} is the faster wherever the two can be told apart.` : `Measured, for ${range}: the two cannot be told apart.`);
+  }
+  const each = pairs.map(({ x, log, apart }) => `${countText(x)}: ${names[log < 0 ? 0 : 1]} ${short(Math.exp(Math.abs(log)))} times as fast${apart ? "" : " (intervals overlap)"}`);
+  return [...told, `At ${what} = ${each.join("; ")}.`];
+}
+
+function lawsTold({ low, high, line, turns }, names, what, activation) {
+  const range = `${what} from ${countText(low)} to ${countText(high)}`;
+  if (!line.length) return [`The run has no law of ${activation} for both.`];
+  if (!turns.length) return [`By their laws, for ${range}: ${names[line[0].log < 0 ? 0 : 1]} is the faster throughout, there is no crossing.`];
+  return turns.map((turn) => {
+    const [winner, loser] = turn.faster ? names : [...names].reverse();
+    const sides = [turn.from ? `not before ${countText(turn.from)}` : "", turn.to ? `surely from ${countText(turn.to)} on` : ""].filter(Boolean);
+    return `By their laws ${winner} overtakes ${loser} near ${what} = ${countText(turn.x)} (${sides.length ? sides.join(", ") : `the 95 % intervals of the laws overlap for all ${range}`}).`;
   });
 }
 
@@ -130,12 +151,12 @@ function growthTold(data, phase, variable) {
   const found = growthRows(data, phase, variable);
   if (!found.length) return { head: `This run has no cells of ${phase}.`, list: [] };
   const by = (word) => found.filter((one) => one.grows === word).map((one) => one.name);
-  const what = phase === "memory" ? "Memory" : phase === "step" ? "The whole step" : `The ${phase} phase`;
+  const what = phase === "memory" ? "memory" : phase === "step" ? "the whole step" : `the ${phase} phase`;
   const parts = [];
-  if (by("grows").length) parts.push(`grows with ${variable} for ${listText(by("grows"))}`);
-  if (by("does not grow").length) parts.push(`does not grow with ${variable} for ${listText(by("does not grow"))}`);
-  if (by("cannot tell").length) parts.push(`cannot be told for ${listText(by("cannot tell"))}`);
-  return { head: `${what} ${parts.join("; ")}.`, list: found.map((one) => `${one.name}: ${one.told}`) };
+  if (by("grows").length) parts.push(`Yes for ${listText(by("grows"))}: ${what} grows with ${variable}`);
+  if (by("does not grow").length) parts.push(`No for ${listText(by("does not grow"))}: ${what} does not grow with ${variable}`);
+  if (by("cannot tell").length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(by("cannot tell"))}`);
+  return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${one.told}`) };
 }
 
 /** The section and its controls. */
@@ -155,7 +176,7 @@ function startAsk(data, rows) {
     const moved = (...names) => names.some((name) => changed.has(name));
     if (moved("n", "width", "depth", "activation")) showFastest(data, rows, base());
     if (moved("n", "width", "depth", "activation", "a", "b", "along")) {
-      byId("overtake-told").replaceChildren(...overtakeTold(data, rows, Number(state.a), Number(state.b), base(), state.along).map((text) => make("p", {}, text)));
+      byId("overtake-told").replaceChildren(...overtakeTold(data, rows, Number(state.a), Number(state.b), base(), state.along).map((text, i) => make("p", i ? {} : { class: "answer" }, text)));
     }
     if (moved("grown", "by")) {
       const { head, list } = growthTold(data, state.grown, state.by);

@@ -35,9 +35,17 @@ function signOf(one) {
 /** A number axis. */
 function axisOf(title, log, extra = {}) {
   return {
-    type: "quantitative", title, scale: { type: log ? "log" : "linear", nice: false, zero: !log, ...extra.scale },
-    axis: { format: extra.format ?? "~s", tickCount: extra.ticks ?? 6, labelFlush: false, labelOverlap: true },
+    type: "quantitative", title, scale: { ...(log ? { type: "log" } : { zero: true }), nice: false, ...extra.scale },
+    axis: { format: extra.format ?? "~s", tickCount: innerWidth < 600 ? 4 : 6, labelFlush: false, labelOverlap: true, labelSeparation: 5 },
   };
+}
+
+/** Drawings under way; ``started`` once the page has drawn at all. */
+const drawings = { underway: 0, started: false };
+
+/** Whether every chart stands. */
+function isQuiet() {
+  return drawings.started && drawings.underway === 0;
 }
 
 /** Draw, and keep the handle on the place; of two drawings begun the later stands. */
@@ -49,7 +57,9 @@ async function drawInto(place, specification, description) {
     autosize: { type: "fit", contains: "padding" }, width: Math.max(200, place.clientWidth), description, config: THEME, ...specification,
   };
   const room = make("div", { class: "drawing" });
-  const chart = await vegaEmbed(room, spec, { actions: false, renderer: "svg", defaultStyle: false, ast: true, tooltip: false });
+  drawings.underway += 1;
+  const chart = await vegaEmbed(room, spec, { actions: false, renderer: "svg", defaultStyle: false, ast: true, tooltip: false })
+    .finally(() => { drawings.underway -= 1; });
   if (place.turn !== turn) {
     chart.finalize();
     return null;
@@ -94,9 +104,16 @@ function nearest(view, points, x, y, reach) {
   return best;
 }
 
+/** The point nearest across, at any height. */
+function nearestAcross(view, points, x) {
+  const away = (point) => Math.abs(pixelOf(view, point)[0] - x);
+  return points.reduce((best, point) => (!best || away(point) < away(best) ? point : best), null);
+}
+
 /**
  * Make a chart readable by pointer and by keyboard: hovering and arrow keys light a point, a click and Enter pick it.
- * @param {HTMLElement} place  holds ``place.chart`` and ``place.points`` ({id, x, y, series, told, line}) of the latest drawing
+ * @param {HTMLElement} place  holds ``place.chart`` and ``place.points`` ({id, x, y, series, told, line}) of the latest drawing,
+ *   and ``place.byX`` where only the place across counts
  * @param {(id: number) => void} pick
  */
 function readable(place, pick) {
@@ -117,7 +134,9 @@ function readable(place, pick) {
   };
   const under = (event, reach) => {
     const box = place.getBoundingClientRect();
-    return place.chart ? nearest(place.chart.view, place.points, event.clientX - box.left, event.clientY - box.top, reach) : null;
+    if (!place.chart) return null;
+    if (place.byX) return nearestAcross(place.chart.view, place.points, event.clientX - box.left);
+    return nearest(place.chart.view, place.points, event.clientX - box.left, event.clientY - box.top, reach);
   };
   place.addEventListener("pointermove", (event) => {
     const found = under(event, 24);

@@ -100,3 +100,17 @@ function prepareTables() {
     addCsv(scroll);
   }
 }
+
+/** Links within the page go to their place and leave the address, which holds what is chosen, alone. */
+function prepareLinks() {
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    link.addEventListener("click", (event) => {
+      const target = document.getElementById(link.getAttribute("href").slice(1));
+      if (!target) return;
+      event.preventDefault();
+      if (!target.hasAttribute("tabindex")) target.tabIndex = -1;
+      target.focus({ preventScroll: true });
+      target.scrollIntoView();
+    });
+  }
+}

@@ -67,17 +67,31 @@ function exploreSpec(points, chosen, series) {
   const what = chosen.measure === "time" ? `${chosen.kind === "raw" ? "raw " : ""}seconds, ${chosen.phase}` : yTitle;
   const y = { field: "y", ...axisOf(what, chosen.y === "log", { format }) };
   const values = points.map(({ row, ...point }) => point);
-  const band = { ...y, field: "lawLow" };
+  const size = points.length > 400 ? 28 : 60;
+  const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
+  const marks = { x, y, color, shape, size: lit(220, size), stroke: lit("var(--ink)", "transparent"), strokeWidth: lit(2.5, 0), description: { field: "name" } };
   const layer = [
-    ...(lined ? [
-      { transform: [{ filter: "datum.lawLow != null" }], mark: { type: "area", opacity: 0.16, aria: false }, encoding: { x, y: band, y2: { field: "lawHigh" }, color, detail: { field: "line" } } },
-      { transform: [{ filter: "datum.law != null" }], mark: { type: "line", strokeDash: [6, 4], strokeWidth: 1.4, aria: false }, encoding: { x, y: { ...y, field: "law" }, color, detail: { field: "line" } } },
-    ] : []),
-    { transform: [{ filter: "datum.low != null" }], mark: { type: "rule", aria: false, strokeWidth: 1.5 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color } },
-    { mark: { type: "point", filled: true, size: points.length > 400 ? 28 : 60, opacity: 0.9 }, encoding: { x, y, color, shape, description: { field: "name" } } },
-    { transform: [{ filter: "datum.id === lit" }], mark: { type: "point", size: 260, strokeWidth: 2.5, color: "var(--ink)", aria: false }, encoding: { x, y } },
+    ...(lined ? lawLayers(values, x, y, color) : []),
+    ...intervalLayer(values, x, y, color),
+    { mark: { type: "point", filled: true, opacity: 0.9 }, encoding: marks },
   ];
   return { height: innerWidth < 600 ? 320 : 440, params: [{ name: "lit", value: -1 }], data: { name: "cells", values }, layer };
+}
+
+/** The laws' lines, dashed, with their bands; none where no cell has a law. */
+function lawLayers(values, x, y, color) {
+  const detail = { field: "line" };
+  const found = [
+    ["lawLow", { type: "area", opacity: 0.16, aria: false }, { x, y: { ...y, field: "lawLow" }, y2: { field: "lawHigh" }, color, detail }],
+    ["law", { type: "line", strokeDash: [6, 4], strokeWidth: 1.4, aria: false }, { x, y: { ...y, field: "law" }, color, detail }],
+  ];
+  return found.filter(([field]) => values.some((point) => known(point[field]))).map(([field, mark, encoding]) => ({ transform: [{ filter: `datum.${field} != null` }], mark, encoding }));
+}
+
+/** 95 % intervals; none where no cell has one. */
+function intervalLayer(values, x, y, color) {
+  if (!values.some((point) => known(point.low))) return [];
+  return [{ transform: [{ filter: "datum.low != null" }], mark: { type: "rule", aria: false, strokeWidth: 1.5 }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color } }];
 }
 
 /** A cell in words, for the tip and for those who listen. */

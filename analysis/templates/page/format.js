@@ -16,23 +16,23 @@ function short(value) {
 function secondsText(value) {
   if (!known(value)) return "–";
   for (const [size, unit] of [[1, "s"], [1e-3, "ms"], [1e-6, "µs"], [1e-9, "ns"]]) {
-    if (value >= size) return `${short(value / size)} ${unit}`;
+    if (value >= size) return `${short(value / size)}\u00a0${unit}`;
   }
-  return `${short(value * 1e12)} ps`;
+  return `${short(value * 1e12)}\u00a0ps`;
 }
 
 /** @param {number|null} value bytes */
 function bytesText(value) {
   if (!known(value)) return "–";
   for (const [size, unit] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
-    if (value >= size) return `${short(value / size)} ${unit}`;
+    if (value >= size) return `${short(value / size)}\u00a0${unit}`;
   }
-  return `${short(value)} B`;
+  return `${short(value)}\u00a0B`;
 }
 
 /** @param {number|null} value a share of 1 */
 function percentText(value) {
-  return known(value) ? `${short(100 * value)} %` : "–";
+  return known(value) ? `${short(100 * value)}\u00a0%` : "–";
 }
 
 /** 12,345 @param {number} value */
@@ -43,7 +43,7 @@ function countText(value) {
 /** "1.2 ms [1.1 ms, 1.3 ms]" @param {{value: number, low: number, high: number}} found @param {(v: number) => string} form */
 function intervalText(found, form) {
   if (!known(found.value)) return "–";
-  return known(found.low) && known(found.high) ? `${form(found.value)} [${form(found.low)}, ${form(found.high)}]` : form(found.value);
+  return known(found.low) && known(found.high) ? `${form(found.value)} [${form(found.low)},\u00a0${form(found.high)}]` : form(found.value);
 }
 
 /** "a, b and c" @param {string[]} names */

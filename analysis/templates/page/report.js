@@ -22,7 +22,7 @@ function firstTold(data, points) {
 function firstSpec(data, points) {
   const { color, shape } = looks(data.series);
   const most = Math.max(...points.map((point) => point.x));
-  const x = { field: "x", ...axisOf("operations per activation p, as a multiple of the smallest", true, { format: "~r", scale: { domain: [1, most * 1.02] } }) };
+  const x = { field: "x", ...axisOf(innerWidth < 600 ? "p, as a multiple of the smallest" : "operations per activation p, as a multiple of the smallest", true, { format: "~r", scale: { domain: [1, most * 1.02] } }) };
   const y = { field: "y", ...axisOf("time of a step, as a multiple", true, { format: "~r", scale: { domainMin: 0.9 } }) };
   const claim = [1, most].map((value) => ({ x: value, y: value }));
   const values = points.map(({ row, ...point }) => ({ ...point, name: `${point.series}: p times ${short(point.x)} costs ${short(point.y)} times` }));
@@ -31,9 +31,9 @@ function firstSpec(data, points) {
     data: { name: "cells", values },
     layer: [
       { data: { values: claim }, mark: { type: "line", strokeDash: [6, 4], color: "var(--muted)", aria: false }, encoding: { x, y } },
-      { data: { values: claim.slice(1) }, mark: { type: "text", align: "right", dx: -10, dy: 4, fontSize: 13, color: "var(--ink)", text: "n·m·p says", aria: false }, encoding: { x, y } },
+      { data: { values: [{ x: most ** 0.6, y: most ** 0.6 }] }, mark: { type: "text", align: "right", dx: -10, dy: -6, fontSize: 13, color: "var(--ink)", text: "n·m·p says", aria: false }, encoding: { x, y } },
       { mark: { type: "line", strokeWidth: 1.6, aria: false }, encoding: { x, y, color } },
-      { transform: [{ filter: "datum.low != null" }], mark: { type: "rule", aria: false }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color } },
+      ...intervalLayer(values, x, y, color),
       { mark: { type: "point", filled: true, size: 60 }, encoding: { x, y, color, shape, description: { field: "name" } } },
     ],
   };
@@ -91,11 +91,13 @@ function startReport() {
   });
   byId("explore-reset").addEventListener("click", () => choose({ ...usualState }));
   prepareTables();
+  prepareLinks();
   preparePrint();
   followWidth(() => [...document.querySelectorAll(".chart")]);
   showFirst(data, rows).then(() => {
     performance.mark("first chart");
     startState(usualChoices(data, rows));
+    drawings.started = true;
   });
 }
 

@@ -52,8 +52,9 @@ function bind(control, name) {
     if (control.checkValidity && !control.checkValidity()) return control.reportValidity();
     return choose({ [name]: box ? (control.checked ? "1" : "0") : control.value });
   });
+  if (control.type === "search") control.addEventListener("input", () => choose({ [name]: control.value }));
   watchers.push((changed) => {
-    if (!changed.has(name)) return;
+    if (!changed.has(name) || control === document.activeElement && control.value === state[name]) return;
     if (box) control.checked = state[name] === "1";
     else control.value = state[name];
   });
