@@ -293,7 +293,7 @@ def _p_of(activation: str, found: Series) -> tuple[float, str]:
 
 
 def known_activations(found: Series) -> dict[str, tuple[float, str]]:
-    """p of every activation that the run measured but the dial, and where it is from."""
+    """P of every activation that the run measured but the dial, and where it is from."""
     names = sorted({str(name) for name in found.steps["activation"]})
     return {name: _p_of(name, found) for name in names if not name.startswith("horner-")}
 

@@ -25,6 +25,13 @@ AXE = Path(__file__).parent.parent / ".page-check" / "node_modules" / "axe-core"
 INSTALL_AXE = "npm install --prefix .page-check axe-core"
 
 
+ASK_AXE = """
+const serious = (v) => ['serious', 'critical'].includes(v.impact);
+const told = (v) => [v.id, v.help, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160))];
+axe.run().then((found) => done(found.violations.filter(serious).map(told)));
+"""
+
+
 def missing() -> str:
     """What to install where no browser can be driven; empty where one can."""
     try:
@@ -122,6 +129,12 @@ class Browser:
         events = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]
         urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return [url for url in urls if not url.startswith(("file:", "data:", "blob:", "about:", "chrome:"))]
+
+    def faults(self) -> list[str]:
+        """Serious accessibility faults by axe-core, each with where it is."""
+        self.command("Page.setBypassCSP", enabled=True)
+        self.run(AXE.read_text())
+        return [f"{name}: {text}: {nodes}" for name, text, nodes in self.later(ASK_AXE)]
 
     def picture(self, file: Path, whole: bool = True) -> Path:
         """The page as PNG."""

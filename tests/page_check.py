@@ -85,14 +85,16 @@ def written(source: Path) -> tuple[Path, list[Figure]]:
 
 OBSERVE = """
 window.longest = 0;
-new PerformanceObserver((list) => { for (const e of list.getEntries()) window.longest = Math.max(window.longest, e.duration); }).observe({type: 'longtask', buffered: true});
+const seen = (list) => { window.longest = Math.max(window.longest, ...list.getEntries().map((e) => e.duration)); };
+new PerformanceObserver(seen).observe({type: 'longtask', buffered: true});
 """
 #: From the change until the chart stands and a frame has been drawn.
 TIMED = """
 const [id, value] = arguments;
 const control = document.getElementById(id);
 const start = performance.now();
-const wait = () => (isQuiet() ? requestAnimationFrame(() => setTimeout(() => done(performance.now() - start))) : setTimeout(wait, 1));
+const drawn = () => requestAnimationFrame(() => setTimeout(() => done(performance.now() - start)));
+const wait = () => (isQuiet() ? drawn() : setTimeout(wait, 1));
 if (control.type === 'checkbox') control.click();
 else { control.value = value; control.dispatchEvent(new Event('change', {bubbles: true})); }
 wait();

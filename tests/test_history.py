@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from analysis import history, history_page, history_record, history_store
-from analysis.page import bundle
 from analysis.history_record import PRODUCTS, Commit, Group, Point
+from analysis.page import bundle
 from analysis.statistics import Interval
 from backprop_files import UserError
 from bench.profiles import Range

@@ -77,10 +77,11 @@ def block(page: Path) -> dict[str, Any]:
 def test_the_data_are_the_cell_table(source: Path, page: Path) -> None:
     found = block(page)
     cells, lists = found["cells"], found["lists"]
-    held = {
-        (found["series"][place]["name"], *(lists[k][cells[k][i]] for k in ("layers", "activation", "phase", "optimizer")), cells["n"][i]): (cells["time_s"][i], cells["ci_low_s"][i], cells["ci_high_s"][i], cells["passes"][i])
-        for i, place in enumerate(cells["series"])
-    }  # fmt: skip
+    held = {}
+    for i, place in enumerate(cells["series"]):
+        named = (lists[k][cells[k][i]] for k in ("layers", "activation", "phase", "optimizer"))
+        numbers = tuple(cells[k][i] for k in ("time_s", "ci_low_s", "ci_high_s", "passes"))
+        held[found["series"][place]["name"], *named, cells["n"][i]] = numbers
     table = cell_table.table(load.load([source]).entries)
     assert len(held) == len(table)
     for _, row in table.iterrows():
@@ -105,7 +106,14 @@ def test_rounds_are_kept_in_time_order_to_a_tenth_of_a_per_mille(source: Path, p
     assert times == pytest.approx(np.concatenate(list(rows["seconds"])), rel=2e-4)
 
 
-HOSTILE = ["</script><script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "a\u2028b\u2029c", "\u202eabc\u200f", "x" * 10_000, "<!--<script>"]  # fmt: skip
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "a\u2028b\u2029c",
+    "\u202eabc\u200f",
+    "x" * 10_000,
+    "<!--<script>",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -216,6 +224,15 @@ def test_a_series_is_hidden_and_the_back_button_shows_it_again(opened: Browser) 
     assert opened.run(SHOWN) == before
 
 
+FIRST_POINT = """
+const place = document.getElementById('explore-chart');
+place.scrollIntoView({block: 'center', behavior: 'instant'});
+const [x, y] = pixelOf(place.chart.view, place.points[0]);
+const box = place.getBoundingClientRect();
+return [box.left + x, box.top + y, place.points[0].id];
+"""
+
+
 @needs_chromium
 def test_points_are_the_cells_and_a_pick_shows_the_rounds(opened: Browser, page: Path) -> None:
     opened.run("document.getElementById('explore-chart').focus()")
@@ -235,10 +252,7 @@ def test_points_are_the_cells_and_a_pick_shows_the_rounds(opened: Browser, page:
     assert [x for x, _ in rounds] == list(range(1, 25))
     assert [number for _, number in rounds] == ["1"] * 8 + ["2"] * 8 + ["3"] * 8
     opened.press("Escape")
-    box = opened.run(
-        "const p = document.getElementById('explore-chart'); p.scrollIntoView({block: 'center'});"
-        "const q = pixelOf(p.chart.view, p.points[0]); const b = p.getBoundingClientRect(); return [b.left + q[0], b.top + q[1], p.points[0].id]"
-    )
+    box = opened.run(FIRST_POINT)
     for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
         opened.command("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
     opened.ready()
@@ -269,7 +283,8 @@ const data = pageData(); const place = data.series.findIndex((one) => one.name =
 return arguments[0].map(([layers, n, activation, optimizer]) => {
   const f = predictStep(data, data.models[place], layers, n, activation, optimizer);
   const e = predictEpoch(data, data.models[place], layers, n, activation, optimizer, 60000);
-  return [[...[f.time, f.memory, e].flatMap((i) => [i.value, i.low, i.high]), ...Object.values(f.floors), f.p], f.binding, f.beyond];
+  const ends = [f.time, f.memory, e].flatMap((i) => [i.value, i.low, i.high]);
+  return [[...ends, ...Object.values(f.floors), f.p], f.binding, f.beyond];
 });
 """
 
@@ -285,6 +300,12 @@ def test_the_calculator_equals_predict(opened: Browser, source: Path) -> None:
             assert numbers == pytest.approx(told_by_python(series, *question), rel=1e-9), question
             assert binding == expected.binding
             assert tuple(beyond) == expected.beyond
+
+
+EVALUATED = """
+const known = (sizes) => Object.fromEntries(Object.entries(sizes).map(([name, size]) => [name, size ?? NaN]));
+return arguments[1].map((sizes) => evaluate(arguments[0], known(sizes))).map((v) => (Number.isNaN(v) ? null : v));
+"""
 
 
 @needs_chromium
@@ -303,10 +324,7 @@ def test_laws_of_ones_own_are_calculated_too(tmp_path: Path, window: Browser) ->
         sizes = {name: rng.integers(1, 3000, 40).astype(float) for name in names} | {"L3": np.full(40, np.nan)}
         expected = expression(sizes)
         rows = [{name: None if np.isnan(v[i]) else float(v[i]) for name, v in sizes.items()} for i in range(40)]
-        found = window.run(
-            "return arguments[1].map((s) => { const v = evaluate(arguments[0], Object.fromEntries(Object.entries(s).map(([k, x]) => [k, x ?? NaN]))); return Number.isNaN(v) ? null : v; })",
-            expression.tree, rows,
-        )  # fmt: skip
+        found = window.run(EVALUATED, expression.tree, rows)
         assert [np.nan if v is None else v for v in found] == pytest.approx(
             expected.tolist(), rel=1e-12, nan_ok=True
         ), text
@@ -425,22 +443,28 @@ def test_tables_copy_as_csv(opened: Browser) -> None:
     assert len(rows) - 1 == len(opened.run(SHOWN)["points"])
 
 
+FOCUSED = """
+const e = document.activeElement;
+return e === document.body ? null : [e.id || e.textContent.slice(0, 40), getComputedStyle(e).outlineStyle];
+"""
+REACHABLE = """
+const all = [...document.querySelectorAll('select, input, button, [tabindex="0"], summary, a[href]')];
+return all.filter((e) => e.checkVisibility()).map((e) => e.id || e.textContent.slice(0, 40));
+"""
+
+
 @needs_chromium
 def test_the_keyboard_alone_reaches_every_control(opened: Browser) -> None:
     opened.run("document.querySelectorAll('details').forEach((one) => { one.open = true; }); document.body.focus()")
     reached = set()
     for _ in range(250):
         opened.press("Tab")
-        found = opened.run(
-            "const e = document.activeElement; return e === document.body ? null : [e.id || e.textContent.slice(0, 40), getComputedStyle(e).outlineStyle]"
-        )
+        found = opened.run(FOCUSED)
         if found is None:
             break
         assert found[1] != "none", f"no visible focus: {found[0]}"
         reached.add(found[0])
-    wanted = opened.run(
-        "return [...document.querySelectorAll('select, input, button, [tabindex=\"0\"], summary, a[href]')].filter((e) => e.checkVisibility()).map((e) => e.id || e.textContent.slice(0, 40))"
-    )
+    wanted = opened.run(REACHABLE)
     assert set(wanted) <= reached
 
 
@@ -451,22 +475,20 @@ def test_axe_finds_no_serious_fault(scheme: str, opened: Browser, page: Path) ->
     opened.look(1280, scheme=scheme)
     opened.open(page, "#cell=3")
     opened.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    assert not faults(opened)
-
-
-def faults(window: Browser) -> list[str]:
-    """Serious ones, each with where it is."""
-    window.command("Page.setBypassCSP", enabled=True)
-    window.run(browser.AXE.read_text())
-    found = window.later("axe.run().then((r) => done(r.violations.filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => [v.id, v.help, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160))])))")  # fmt: skip
-    return [f"{name}: {text}: {nodes}" for name, text, nodes in found]
+    assert not opened.faults()
 
 
 @needs_chromium
 @pytest.mark.skipif(not browser.AXE.exists(), reason=f"no axe-core: {browser.INSTALL_AXE}")
 def test_axe_would_find_a_planted_fault(opened: Browser) -> None:
     opened.run("document.querySelector('main').append(document.createElement('input'))")
-    assert any(line.startswith("label") for line in faults(opened))
+    assert any(line.startswith("label") for line in opened.faults())
+
+
+FITS = """
+const place = document.getElementById('explore-chart');
+return place.querySelector('svg').clientWidth <= place.clientWidth + 1;
+"""
 
 
 @needs_chromium
@@ -476,7 +498,7 @@ def test_it_fits_a_phone_a_laptop_and_a_projector(window: Browser, page: Path) -
             window.look(width, scheme=scheme)
             window.open(page, "#cell=3")
             assert window.run("return document.documentElement.scrollWidth <= innerWidth"), width
-            assert window.run("const p = document.getElementById('explore-chart'); return p.querySelector('svg').clientWidth <= p.clientWidth + 1")  # fmt: skip
+            assert window.run(FITS), width
             window.picture(ARTEFACTS / f"report-{width}-{scheme}.png")
     printed = window.print(ARTEFACTS / "report.pdf").read_bytes()
     assert printed.startswith(b"%PDF")

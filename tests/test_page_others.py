@@ -21,7 +21,7 @@ from analysis.page import compare
 from backprop_files import UserError
 from tests import browser, planted, planted_history
 from tests.browser import Browser
-from tests.test_page import HOSTILE, faults
+from tests.test_page import HOSTILE
 
 needs_chromium = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "-")
 needs_axe = pytest.mark.skipif(not browser.AXE.exists(), reason=f"no axe-core: {browser.INSTALL_AXE}")
@@ -128,7 +128,7 @@ def test_the_page_of_two_runs_shows_ratios_and_restores_a_view(compared: Path, w
 @needs_axe
 def test_axe_finds_no_serious_fault_in_a_comparison(compared: Path, window: Browser) -> None:
     window.open(compared)
-    assert not faults(window)
+    assert not window.faults()
 
 
 # --- the history ----------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_the_history_draws_filters_and_opens_commits(history: Path, window: Brow
 @needs_axe
 def test_axe_finds_no_serious_fault_in_a_history(history: Path, window: Browser) -> None:
     window.open(history)
-    assert not faults(window)
+    assert not window.faults()
 
 
 # --- opening --------------------------------------------------------------------------------------------------------

@@ -118,20 +118,18 @@ def _run(side: Side, place: int, joined: pd.DataFrame) -> dict[str, Any]:
 
 def _verdicts(found: Sequence[Side], hypotheses: Sequence[Law] | None) -> list[dict[str, Any]]:
     """Of whole steps, run by run."""
-    told = []
-    for side in found:
-        for verdict in verdicts.judge(side.run.entries, side.cells, hypotheses, resamples=0):
-            if verdict.phase == "step":
-                told.append(
-                    {
-                        "run": side.name,
-                        "series": f"{verdict.impl} {verdict.device} {verdict.dtype}",
-                        "word": verdict.word,
-                        "law": verdict.choice.winner.law.name if verdict.choice.winner else "–",
-                        "exponents": {name: told_exponent(verdict.exponents[name]) for name in "nmp"},
-                    }
-                )
-    return told
+    return [
+        {
+            "run": side.name,
+            "series": f"{verdict.impl} {verdict.device} {verdict.dtype}",
+            "word": verdict.word,
+            "law": verdict.choice.winner.law.name if verdict.choice.winner else "–",
+            "exponents": {name: told_exponent(verdict.exponents[name]) for name in "nmp"},
+        }
+        for side in found
+        for verdict in verdicts.judge(side.run.entries, side.cells, hypotheses, resamples=0)
+        if verdict.phase == "step"
+    ]
 
 
 def told_exponent(exponent: Any) -> str:
@@ -178,7 +176,7 @@ def summary(found: Sequence[Side]) -> list[dict[str, Any]]:
 
 
 def mean_ratio(logs: np.ndarray) -> Interval:
-    """exp of the mean with Student's t; without an interval for a single cell."""
+    """Exp of the mean with Student's t; without an interval for a single cell."""
     mean = float(logs.mean())
     if len(logs) < 2:
         return Interval(float(np.exp(mean)), float("nan"), float("nan"))
