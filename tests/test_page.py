@@ -155,12 +155,19 @@ def test_an_epoch_is_its_steps_the_last_one_smaller(source: Path) -> None:
 # --- the page in Chromium -------------------------------------------------------------------------------------------
 
 
+EVALUATES = """
+const script = document.createElement('script');
+script.textContent = "try { Function('1')(); } catch { window.refused = true; }";
+document.body.append(script);
+"""
+
+
 @needs_chromium
 def test_nothing_is_asked_for_and_nothing_complains(window: Browser, page: Path) -> None:
     window.complaints(), window.requests()
     window.open(page, "#axis=width&measure=memory")
-    window.run("try { eval('1') } catch { window.refused = true }")
-    assert window.run("return window.refused"), "the page's policy lets eval through"
+    window.run(EVALUATES)
+    assert window.run("return window.refused"), "the page's policy lets text be evaluated"
     said = [line for line in window.complaints() if "eval" not in line]
     assert not said
     assert not window.requests()
@@ -360,7 +367,7 @@ def test_the_three_questions_are_answered(opened: Browser, source: Path) -> None
     fastest = min(times, key=lambda impl: times[impl])
     told = opened.run("return document.getElementById('fastest-told').innerText")
     assert told.startswith(f"Fastest for n = 64, layers 64-256-256-10, horner-4: {fastest}, ")
-    assert words.seconds(times[fastest]).split(".")[0] in told
+    assert words.seconds(times[fastest]) in told.replace("\u00a0", " ")
     grown = opened.run("return document.getElementById('growth-told').innerText")
     assert grown.startswith("No for numpy: the update phase does not grow with n.")
     opened.set("ask-by", "m")
@@ -369,7 +376,8 @@ def test_the_three_questions_are_answered(opened: Browser, source: Path) -> None
 
 CROSSING = """
 const ends = (v) => [0.99 * v, 1.01 * v];
-const row = (place, n, t) => ({place, n, phase: 'step', optimizer: 'gd', layers: '4-8-2', activation: 'tanh', depth: 2, width: 8, time_s: t, ci_low_s: ends(t)[0], ci_high_s: ends(t)[1]});
+const shared = {phase: 'step', optimizer: 'gd', layers: '4-8-2', activation: 'tanh', depth: 2, width: 8};
+const row = (place, n, t) => ({...shared, place, n, time_s: t, ci_low_s: ends(t)[0], ci_high_s: ends(t)[1]});
 const rows = [1, 10, 100, 1000].flatMap((n) => [row(0, n, 10 + n), row(1, n, 30 + 0.5 * n)]);
 const data = {series: [{name: 'A'}, {name: 'B'}], models: [null, null], optimizer: 'gd'};
 const base = {inputs: 4, outputs: 2, width: 8, depth: 2, n: 10, activation: 'tanh'};
@@ -431,7 +439,7 @@ def test_tables_copy_as_csv(opened: Browser) -> None:
     text = opened.run("return csvOf(document.querySelector('#verdict table'))")
     lines = text.strip().split("\r\n")
     assert lines[0] == "implementation,verdict,n,m,p,law that wins,its error,error of n·m·p"
-    assert lines[1].startswith("numpy,refuted,")
+    assert [line.split(",")[0] for line in lines[1:]] == ["numpy", "torch"]
     assert '"' in lines[1]  # an interval has a comma
     count = opened.run(
         "return [document.querySelectorAll('main table').length, document.querySelectorAll('button.csv').length]"

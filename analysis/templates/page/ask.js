@@ -162,6 +162,7 @@ function growthTold(data, phase, variable) {
 /** The section and its controls. */
 function startAsk(data, rows) {
   const usual = usualNetwork(data, rows);
+  byId("ask").hidden = !usual;
   if (!usual) return;
   const widths = rows.filter((row) => row.phase === "step" && row.width).map((row) => row.width);
   const ends = { ...usual, widths: [Math.min(...widths), Math.max(...widths)] };

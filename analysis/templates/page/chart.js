@@ -144,7 +144,7 @@ function readable(place, pick) {
   });
   place.addEventListener("pointerleave", () => light(null));
   place.addEventListener("blur", () => light(null));
-  place.addEventListener("click", (event) => {
+  place.addEventListener("pointerup", (event) => {
     const found = under(event, 32);
     if (found) pick(found.id);
   });

@@ -8,11 +8,14 @@ let state = {};
 /** @type {Array<(changed: Set<string>) => void>} */
 const watchers = [];
 
+/** By name, whether a control takes a value: an address may say anything. @type {Record<string, (value: string) => boolean>} */
+const takes = {};
+
 /** What the address says. @returns {Record<string, string>} */
 function stateOfAddress() {
   const found = { ...usualState };
   for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
-    if (name in usualState) found[name] = value.slice(0, 200);
+    if (Object.hasOwn(usualState, name) && (!Object.hasOwn(takes, name) || takes[name](value))) found[name] = value.slice(0, 200);
   }
   return found;
 }
@@ -48,6 +51,9 @@ function startState(usual) {
 /** A control that shows and sets one thing chosen. */
 function bind(control, name) {
   const box = control.type === "checkbox";
+  if (box) takes[name] = (value) => value === "0" || value === "1";
+  else if (control.options) takes[name] = (value) => [...control.options].some((option) => option.value === value);
+  else if (control.type === "number") takes[name] = (value) => /^\d+$/.test(value) && Number(value) >= Number(control.min) && Number(value) <= Number(control.max);
   control.addEventListener("change", () => {
     if (control.checkValidity && !control.checkValidity()) return control.reportValidity();
     return choose({ [name]: box ? (control.checked ? "1" : "0") : control.value });
