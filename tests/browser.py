@@ -53,7 +53,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         for flag in FLAGS:
             options.add_argument(flag)
-        self.driver = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+        self.driver: Any = webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
         self.driver.set_script_timeout(60)
         self.look(width, height)
 
@@ -74,9 +74,9 @@ class Browser:
         self.command(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
-        self.command(
-            "Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}]
-        )
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # nothing scrolls while we look
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        self.command("Emulation.setEmulatedMedia", media=media, features=features)
 
     def open(self, page: Path, address: str = "") -> None:
         """Open a page anew, with what stands after #, and wait until its charts stand."""

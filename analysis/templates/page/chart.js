@@ -6,17 +6,19 @@ const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "
 const SIGNS = ["●", "■", "▲", "◆", "▼", "✚", "◀", "▶"];
 
 /** Colours are names of the style sheet, so that light, dark and paper need no drawing anew. */
-const THEME = {
-  background: null,
-  font: "system-ui, sans-serif",
-  view: { stroke: null },
-  axis: {
-    labelColor: "var(--muted)", titleColor: "var(--ink)", gridColor: "var(--line)", domainColor: "var(--muted)",
-    tickColor: "var(--muted)", labelFontSize: 12, titleFontSize: 13, titleFontWeight: 500, gridOpacity: 0.7,
-  },
-  legend: { labelColor: "var(--ink)", titleColor: "var(--ink)", labelFontSize: 12, titleFontSize: 12 },
-  title: { color: "var(--ink)", fontSize: 13, anchor: "start", fontWeight: 600 },
-};
+function theme() {
+  const size = 12 * (innerWidth >= 1760 ? 1.3 : 1);  // a projector is read from afar
+  return {
+    background: null,
+    font: "system-ui, sans-serif",
+    view: { stroke: null },
+    axis: {
+      labelColor: "var(--muted)", titleColor: "var(--ink)", gridColor: "var(--line)", domainColor: "var(--muted)",
+      tickColor: "var(--muted)", labelFontSize: size, titleFontSize: size + 1, titleFontWeight: 500, gridOpacity: 0.7,
+    },
+    legend: { labelColor: "var(--ink)", titleColor: "var(--ink)", labelFontSize: size, titleFontSize: size },
+  };
+}
 
 /** How series look, the same in every chart. @param {{name: string, colour: number, marker: number}[]} series */
 function looks(series) {
@@ -35,7 +37,7 @@ function signOf(one) {
 /** A number axis. */
 function axisOf(title, log, extra = {}) {
   return {
-    type: "quantitative", title, scale: { ...(log ? { type: "log" } : { zero: true }), nice: false, ...extra.scale },
+    type: "quantitative", title, scale: { ...(log ? { type: "log" } : { zero: true }), nice: false, padding: 8, ...extra.scale },
     axis: { format: extra.format ?? "~s", tickCount: innerWidth < 600 ? 4 : 6, labelFlush: false, labelOverlap: true, labelSeparation: 5 },
   };
 }
@@ -54,7 +56,7 @@ async function drawInto(place, specification, description) {
   place.turn = turn;
   const old = place.chart;
   const spec = {
-    autosize: { type: "fit", contains: "padding" }, width: Math.max(200, place.clientWidth), description, config: THEME, ...specification,
+    autosize: { type: "fit", contains: "padding" }, width: Math.max(200, place.clientWidth), description, config: theme(), ...specification,
   };
   const room = make("div", { class: "drawing" });
   drawings.underway += 1;
