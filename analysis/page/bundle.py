@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from markupsafe import Markup
 
 #: Of those that vl-convert carries; its bundle holds Vega and Vega-Lite and gives a page ``vegaEmbed`` (docs/page.md).
@@ -27,6 +26,8 @@ def safe_json(data: Any) -> str:
 @cache
 def library() -> Markup:
     """The chart library as a script that keeps its names to itself."""
+    import vl_convert  # 87 MB, and only here
+
     text = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     return _inline("(() => {" + text + "})();")
 

@@ -41,8 +41,10 @@ def document(run: Run, material: Material) -> dict[str, Any]:
     """The whole block."""
     cells = pd.concat([material.cells, material.other_cells], ignore_index=True)
     judged = [*material.verdicts, *material.others]
-    series = [_series(cells, short, i) for i, (_, short) in enumerate(material.names())]
-    names = {short: i for i, (_, short) in enumerate(material.names())}
+    both = cells[["full_series", "series"]].drop_duplicates().astype(str)
+    full_names = dict(sorted(zip(both["series"], both["full_series"], strict=True)))
+    series = [_series(cells, short, i) for i, short in enumerate(full_names)]
+    names = {short: i for i, short in enumerate(full_names)}
     lists = {name: sorted({str(value) for value in cells[name]}) for name in _NAMED}
     return {
         "schema": 1,
@@ -59,7 +61,7 @@ def document(run: Run, material: Material) -> dict[str, Any]:
         "rounds": _rounds(run.entries, cells),
         "log_ratio": LOG_RATIO,
         "verdicts": [_verdict(material, verdict, names) for verdict in judged],
-        "models": _models(run, material, judged),
+        "models": _models(run, list(full_names.values()), judged),
         "moves": {"parameter": PARAMETER_MOVES, "unit": UNIT_MOVES},
     }
 
@@ -239,10 +241,10 @@ def plain(value: float | None) -> float | None:
 # --- what predictions rest on ---------------------------------------------------------------------------------------
 
 
-def _models(run: Run, material: Material, judged: Sequence[Verdict]) -> list[dict[str, Any] | None]:
+def _models(run: Run, full_names: Sequence[str], judged: Sequence[Verdict]) -> list[dict[str, Any] | None]:
     """For every series what ``analysis.predict`` rests on, to the last digit; None where no law was chosen."""
     told_by = predict.told_by(run.entries)
-    return [_model_of(told_by, full, [v for v in judged if figures.name_of(v) == full]) for full, _ in material.names()]
+    return [_model_of(told_by, full, [v for v in judged if figures.name_of(v) == full]) for full in full_names]
 
 
 def _model_of(entries: pd.DataFrame, full: str, judged: Sequence[Verdict]) -> dict[str, Any] | None:

@@ -106,7 +106,7 @@ function startCompare() {
     byId(`choose-${name}`).closest("label").hidden = choices.length < 2;
   }
   for (const name of ["series", "axis", "phase", "optimizer", "measure", "kind", "y"]) bind(byId(`choose-${name}`), name);
-  byId("compare-key").replaceChildren(...data.runs.map((run) => make("span", { class: "check" }, signOf(run), make("span", { class: "name" }, run.name))));
+  const key = () => byId("compare-key").replaceChildren(...data.runs.filter((_, i) => i || state.measure !== "ratio").map((run) => make("span", { class: "check" }, signOf(run), make("span", { class: "name" }, run.name))));
   readable(place, () => undefined);
   const table = () => {
     const points = comparedPoints(data, rows, state);
@@ -120,6 +120,7 @@ function startCompare() {
     place.points = points.map((point) => ({ ...point, told: () => [["", `${point.series}: ${intervalText({ value: point.y, low: point.low, high: point.high }, form)}`], ["layers", point.row.layers], ["activation", point.row.activation], ["n", countText(point.row.n)], ["phase", point.row.phase]] }));
     byId("compare-told").textContent = told;
     place.setAttribute("aria-label", `Chart. ${told} Arrow keys move between cells.`);
+    key();
     table();
     await drawInto(place, compareSpec(points, state, data.runs), told);
     drawings.started = true;

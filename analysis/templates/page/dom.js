@@ -114,3 +114,13 @@ function prepareLinks() {
     });
   }
 }
+
+/** Whatever is folded is shown on paper, and folded again after. */
+function preparePrint() {
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")].filter((one) => one.id !== "explore-table");
+    opened.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
+}

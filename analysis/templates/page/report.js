@@ -69,16 +69,6 @@ function usualChoices(data, rows) {
   };
 }
 
-/** Whatever is folded is shown on paper, and folded again after. */
-function preparePrint() {
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")].filter((one) => one.id !== "explore-table");
-    opened.forEach((one) => { one.open = true; });
-  });
-  addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
-}
-
 function startReport() {
   const data = pageData();
   const rows = cellsOf(data);
