@@ -25,7 +25,7 @@ def told(name: str, exponent: Exponent) -> str:
         return f"cannot tell: {exponent.reason}"
     if exponent.ci_low is None or exponent.ci_high is None:
         return f"cannot tell: {name}^{exponent.value:.2f} without an interval ({exponent.reason})"
-    numbers = f"{name}^{exponent.value:.2f} [{exponent.ci_low:.2f}, {exponent.ci_high:.2f}]"
+    numbers = f"{name}^{_two(exponent.value)} [{_two(exponent.ci_low)}, {_two(exponent.ci_high)}]"
     numbers += f" for {name} from {exponent.range_low:,.0f} to {exponent.range_high:,.0f}"
     match word(exponent):
         case "grows":
@@ -35,3 +35,8 @@ def told(name: str, exponent: Exponent) -> str:
                 f"does not grow with {name}: {numbers}, {'within' if exponent.ci_low >= -BAND else 'below'} 0 ± {BAND}"
             )
     return f"cannot tell: {numbers} reaches across {BAND}"
+
+
+def _two(value: float) -> str:
+    """Two decimals, and no minus before nothing."""
+    return f"{value:.2f}".replace("-0.00", "0.00")
