@@ -74,6 +74,17 @@ function historyPoints(data, series, [low, high]) {
   });
 }
 
+/** Those of a row of texts that do not stand on one before. */
+function apart(texts, pixel) {
+  let free = -Infinity;
+  return texts.filter((one) => {
+    const half = one.text.length * 3.6;
+    if (pixel(one) - half < free) return false;
+    free = pixel(one) + half + 6;
+    return true;
+  });
+}
+
 /** The chart of a series, for Vega-Lite. */
 function historySpec(data, series, points, [low, high], width) {
   const machine = data.machines[series.m];
@@ -84,8 +95,9 @@ function historySpec(data, series, points, [low, high], width) {
   const edge = first === last ? 1 : 0.4;
   const x = { field: "x", type: "quantitative", title: null, scale: { domain: [first - edge, last + edge], nice: false, zero: false }, axis: { values: ticks, labelExpr: "dates[datum.value]", labelOverlap: true, grid: false, labelFlush: true } };
   const y = { field: "y", type: "quantitative", title: null, scale: { domain: [low, high], nice: false, zero: false }, axis: { format: series.unit === "s" || series.unit === "bytes" ? "~s" : "~r", tickCount: 4 } };
-  const top = { value: 8 };
+  const top = { value: -8 };
   const steps = series.steps.map((step) => ({ x: placeOf(series, step.before), x2: placeOf(series, step.after), middle: (placeOf(series, step.before) + placeOf(series, step.after)) / 2, colour: `var(--${sideOf(series, step.value)})`, text: changeText(step.value, series.log) }));
+  const named = apart(steps, (step) => ((step.middle - first) / Math.max(last - first, 1)) * (width - 50));
   const levels = series.line.flatMap((run, line) => run.map(([i, v]) => ({ x: placeOf(series, i), y: Math.min(high, Math.max(low, v)), line })));
   const versions = machine.versions.filter(([place]) => place >= first && place <= last).map(([place, changed]) => ({ x: place, name: changed.join(", ") }));
   const own = { scale: null, type: "nominal", legend: null };
@@ -99,8 +111,8 @@ function historySpec(data, series, points, [low, high], width) {
     ...(points.some((point) => point.low !== null) ? [{ transform: [{ filter: "datum.low != null" }], mark: { type: "rule", opacity: 0.3, strokeWidth: 1.4, color: "var(--point)", aria: false }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" } } }] : []),
     { mark: { type: "point", filled: true }, encoding: { x, y, color: byKind(["var(--point)", "var(--watch)", "var(--paper)", "var(--paper)", "var(--paper)"]), shape: byKind(["circle", "circle", "circle", "triangle-up", "triangle-down"]), stroke: lit("var(--ink)", byKind(["transparent", "transparent", "var(--muted)", "var(--muted)", "var(--muted)"])), strokeWidth: lit(2.5, { value: 1.3 }), size: lit(120, { value: size }), description: { field: "name" } } },
     ...(levels.length ? [{ data: { values: levels }, mark: { type: "line", strokeWidth: 2, color: "var(--level)", aria: false }, encoding: { x, y, detail: { field: "line" } } }] : []),
-    ...(steps.length ? [{ data: { values: steps }, mark: { type: "text", fontSize: 12, fontWeight: 600, aria: false }, encoding: { x: { ...x, field: "middle" }, y: top, text: { field: "text" }, color: { field: "colour", ...own } } }] : []),
-    ...(versions.length ? [{ data: { values: versions }, mark: { type: "point", shape: "triangle-up", filled: true, size: 40, color: "var(--muted)", aria: false }, encoding: { x, y: { value: 150 } } }] : []),
+    ...(steps.length ? [{ data: { values: named }, mark: { type: "text", fontSize: 12, fontWeight: 600, aria: false }, encoding: { x: { ...x, field: "middle" }, y: top, text: { field: "text" }, color: { field: "colour", ...own } } }] : []),
+    ...(versions.length ? [{ data: { values: versions }, mark: { type: "point", shape: "triangle-up", filled: true, size: 40, color: "var(--muted)", aria: false }, encoding: { x, y: { value: { expr: "height - 5" } } } }] : []),
   ];
   return { height: 160, params: [{ name: "lit", value: -1 }, { name: "dates", value: dates }], data: { name: "cells", values: points }, layer };
 }
