@@ -23,6 +23,8 @@ from backprop_files import TRANSFERS, UserError, write_whole
 SCRIPTS = (*write.READING, "explore", "compare")
 #: Facts of a run that stand side by side.
 _FACTS = ("cpu model", "memory", "accelerators", "system", "release", "python version", "libraries")
+#: In the order of a step.
+PHASES = ("step", "forward", "loss", "backward", "update")
 #: Of a cell; threads and data may differ from run to run, and are told.
 _CELL = ["impl", "device", "dtype", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
@@ -172,7 +174,7 @@ def summary(found: Sequence[Side]) -> list[dict[str, Any]]:
             row = rows.setdefault(name, {"series": name[0], "phase": name[1], "ratios": {}})
             logs = np.log(cells["time_s_other"].to_numpy(float) / cells["time_s"].to_numpy(float))
             row["ratios"][side.name] = {"interval": mean_ratio(logs), "cells": len(logs)}
-    return list(rows.values())
+    return sorted(rows.values(), key=lambda row: (row["series"], PHASES.index(row["phase"])))
 
 
 def mean_ratio(logs: np.ndarray) -> Interval:

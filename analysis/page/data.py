@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import cells as cell_table
 from analysis import figures, predict, verdicts, words
 from analysis.claims import BAND
 from analysis.figures import COLOURS, MARKERS, Material
@@ -254,7 +255,7 @@ def _model_of(entries: pd.DataFrame, full: str, judged: Sequence[Verdict]) -> di
     own = entries[(entries["impl"] == one.impl) & (entries["device"] == one.device) & (entries["dtype"] == one.dtype)]
     if own.empty:
         return None
-    found = predict.of_verdicts(predict.cells.table(own), judged)
+    found = predict.of_verdicts(cell_table.table(own), judged)
     return None if isinstance(found, str) else model(found)
 
 

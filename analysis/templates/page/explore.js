@@ -217,14 +217,14 @@ async function showCell(data, rows, id) {
   const kind = state.kind === "raw" ? "as measured" : "normalised";
   const told = `${rounds.length} rounds ${kind} in the order of the clock, ${secondsText(Math.min(...rounds.map((r) => r.y)))} to ${secondsText(Math.max(...rounds.map((r) => r.y)))}, in ${row.passes} passes that count${every > 1 ? `; one round in ${every} is kept in this page` : ""}.`;
   byId("cell-told").textContent = told;
-  await drawInto(byId("cell-chart"), roundsSpec(rounds, kind), `Rounds of ${cellName(row)}: ${told}`);
+  await drawInto(byId("cell-chart"), roundsSpec(rounds), `Rounds of ${cellName(row)}: ${told}`);
 }
 
 /** Rounds in the order of the clock, pass by pass. */
-function roundsSpec(rounds, kind) {
+function roundsSpec(rounds) {
   const x = { field: "x", type: "quantitative", title: "round, in the order of the clock", scale: { zero: false, nice: false }, axis: { tickMinStep: 1, tickCount: 8 } };
-  const y = { field: "y", ...axisOf(`seconds, ${kind}`, false, { scale: { zero: false, nice: true } }) };
+  const y = { field: "y", ...axisOf("seconds", false, { scale: { zero: false, nice: true } }) };
   const passes = [...new Set(rounds.map((round) => round.pass))];
   const pass = { field: "pass", type: "nominal", title: "pass", scale: { domain: passes, range: passes.map((_, i) => `var(--series-${i % 8})`) }, legend: { orient: "bottom", columns: 8 } };
-  return { height: 240, data: { name: "rounds", values: rounds }, mark: { type: "point", filled: true, size: 30 }, encoding: { x, y, color: pass, shape: { field: "pass", type: "nominal", scale: { domain: passes, range: passes.map((_, i) => SHAPES[i % 8]) }, title: "pass", legend: { orient: "bottom", columns: 8 } } } };
+  return { height: innerWidth >= 1760 ? 320 : 240, data: { name: "rounds", values: rounds }, mark: { type: "point", filled: true, size: 30 }, encoding: { x, y, color: pass, shape: { field: "pass", type: "nominal", scale: { domain: passes, range: passes.map((_, i) => SHAPES[i % 8]) }, title: "pass", legend: { orient: "bottom", columns: 8 } } } };
 }
