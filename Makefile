@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
 .PHONY: venv report test lint smoke peers optimizers repeatability kernels selftest predict-check other-tools gate-check \
-	history-check page-check gpu example clean
+	history-check page-check namespaces gpu example clean fleet fleet-overhead fleet-load
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -32,6 +32,16 @@ test: venv lint  ## checks, all tests, and the benchmarks in smoke size
 smoke: venv  ## the main job in its smallest size
 	rm -rf reports/smoke
 	$(BIN)/backprop-bench run --profile smoke --out reports/smoke
+
+fleet: venv  ## the smoke sweep by two workers on loopback, one of them killed half-way: is anything lost?
+	$(BIN)/python -m bench.fleet.check
+
+fleet-overhead: venv  ## the smoke sweep plain and through one Dask worker, six runs in turn (about 8 minutes)
+	rm -rf reports/fleet-overhead
+	$(BIN)/python -m bench.fleet.overhead
+
+fleet-load: venv  ## 500 simulated workers and 50,000 jobs: time, and memory of the client (about 10 minutes)
+	$(BIN)/python -m bench.fleet.load
 
 peers: venv  ## speed beside other libraries, ratios from one run
 	$(BIN)/python -m bench.peers
@@ -75,6 +85,9 @@ page-check: venv  ## the pages in Chromium: tests, screenshots in .page-check, a
 	npm install --silent --no-fund --no-audit --prefix .page-check axe-core || echo "no npm: the accessibility checks are skipped"
 	$(BIN)/pytest -q -rs tests/test_page.py tests/test_page_others.py
 	$(BIN)/python -m tests.page_check
+
+namespaces: venv  ## steps over 2 and 4 hosts in network namespaces beside what the law says (Linux, root; 6 minutes)
+	$(BIN)/python -m tests.namespaces_check
 
 # Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart
 EXTRAP_VENV := .venv-extrap

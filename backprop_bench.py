@@ -25,6 +25,7 @@ from rich.table import Table
 from backprop_files import ON_REQUEST, UserError, write_whole
 
 if TYPE_CHECKING:
+    from analysis.cluster import Prediction as Scaling
     from analysis.comparison import Comparison
     from bench.experiments import Experiment
     from bench.experiments import Settings as AskedOfExperiments
@@ -96,6 +97,12 @@ def run(
             help="workloads after the sweep, comma-separated, or all: cnn, transformer, … (docs/architectures.md)"
         ),
     ] = "",
+    scheduler: Annotated[str, typer.Option(help="a Dask scheduler whose workers measure: tcp://HOST:PORT")] = "",
+    scheduler_file: Annotated[Path | None, typer.Option(help="the file in which a scheduler wrote its address")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="certificate authority of a fleet at tls://HOST:PORT")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="certificate to show there")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its key")] = None,
+    wait: Annotated[float, typer.Option(help="seconds to wait for a worker of the scheduler")] = 60.0,
     open_page: Annotated[bool, typer.Option("--open", help="open the report in the browser at the end")] = False,
 ) -> None:
     """Measure, and write the report."""
@@ -123,10 +130,19 @@ def run(
         optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
+    if scheduler or scheduler_file:
+        if experiments or architectures:
+            raise UserError("--experiments and --architectures are measured on this machine: leave out --scheduler")
+        where = (scheduler, scheduler_file, tls_ca, tls_cert, tls_key, wait)
+        _run_fleet(settings, where, out, resume, laws)
+        return
+    if tls_ca or tls_cert or tls_key:
+        raise UserError("--tls-ca, --tls-cert and --tls-key belong to --scheduler")
     further = _experiments(f"{experiments},architectures" if _names(architectures) else experiments)
     chosen = _architectures(architectures)
     asked = replace(_asked_of_experiments(settings), architectures=chosen) if further else None
     if asked:
+        _tell_left_out(further, asked)
         experimenter.plan_of(further, asked)
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
@@ -143,6 +159,27 @@ def run(
     if code or failed:
         print("some cells or tasks failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(code or runner.SOME_FAILED)
+
+
+def _run_fleet(settings: Settings, where: tuple[Any, ...], out: Path | None, resume: bool, laws: Path | None) -> None:
+    """Measure by the workers of a scheduler, and write the report."""
+    from analysis.report import write_report
+    from bench import run as runner
+    from bench.fleet import run as fleet
+    from bench.fleet.connection import Where
+
+    if resume and out is None:
+        raise UserError("--resume needs --out: the directory of the run to finish")
+    directory = out or runner.default_out(settings)
+    try:
+        code = fleet.sweep(settings, directory, resume, console, Where(*where))
+    except fleet.Interrupted as reason:
+        print(f"{reason}; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
+        raise typer.Exit(runner.INTERRUPTED) from None
+    console.print(f"report: {write_report([directory], directory, laws).resolve()}", soft_wrap=True)
+    if code:
+        print("some cells failed; the report names them with their reasons", file=sys.stderr)
+        raise typer.Exit(code)
 
 
 def _experiments(names: str) -> list[Experiment]:
@@ -167,7 +204,7 @@ def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
     usual = experiments.Settings()
     return experiments.Settings(
         profile=settings.profile if settings.profile in experiments.PROFILES else usual.profile,
-        impls=(*settings.impls, *settings.own) or _usual_impls(),
+        impls=(*settings.impls, *settings.own),
         device=settings.device,
         threads=settings.threads,
         dtype=settings.dtype or usual.dtype,
@@ -176,14 +213,13 @@ def _asked_of_experiments(settings: Settings) -> AskedOfExperiments:
     )
 
 
-def _usual_impls() -> tuple[str, ...]:
-    """What is measured where no implementation is named, without those that cannot run here, which are told."""
+def _tell_left_out(chosen: list[Experiment], settings: AskedOfExperiments) -> None:
+    """Of what is measured where no implementation is named: what cannot run here, and why."""
     from bench.experiments import run as experimenter
 
-    ready, left_out = experimenter.usual_impls()
+    left_out = {} if settings.impls else {k: v for e in chosen for k, v in experimenter.usual_impls(e)[1].items()}
     for name, reason in left_out.items():
         console.print(f"left out: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    return ready
 
 
 def _run_experiments(
@@ -202,15 +238,19 @@ def _run_experiments(
 @app.command()
 def experiment(
     names: Annotated[
-        list[str] | None, typer.Argument(help="experiments, or all (but architectures, which is asked for by name)")
+        list[str] | None,
+        typer.Argument(help=f"experiments, or all (but {' and '.join(ON_REQUEST)}, which are asked for by name)"),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="what there is, and which claim each tests")] = False,
     profile: Annotated[str, typer.Option(help="smoke, quick or full")] = "quick",
-    impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: numpy,torch,jax)")] = "",
+    impls: Annotated[str, typer.Option(help="implementations, comma-separated (default: the experiment's)")] = "",
     impl: Annotated[list[str] | None, typer.Option(help="your own: file.py:Class or package.module:Class")] = None,
     data: Annotated[str, typer.Option(help="digits, diabetes, or a file: .csv or .npz (see docs/data.md)")] = "digits",
     architectures: Annotated[
         str, typer.Option(help="of the experiment architectures: workloads, comma-separated (default: all)")
+    ] = "",
+    ranks: Annotated[
+        str, typer.Option(help="of the experiment parallel: numbers of ranks, comma-separated (default: 1,2,4)")
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda[:i] or gpu[:i]")] = "cpu",
     threads: Annotated[int, typer.Option(help="cores to measure with")] = 1,
@@ -235,22 +275,34 @@ def experiment(
         raise UserError(
             "--architectures chooses among the workloads of an experiment that was not named: architectures"
         )
+    if ranks and "parallel" not in names:
+        raise UserError("--ranks are those of an experiment that was not named: parallel")
     settings = experiments.Settings(
         profile=profile,
-        impls=(*_names(impls), *(impl or ())) or _usual_impls(),
+        impls=(*_names(impls), *(impl or ())),
         device=device,
         threads=threads,
         dtype=dtype,
         seed=seed,
         data=datasets.located(data),
         architectures=_architectures(architectures),
+        ranks=_ranks(ranks),
     )
+    chosen = _experiments(",".join(names))
+    _tell_left_out(chosen, settings)
     directory = out or Path("reports") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    failed = _run_experiments(_experiments(",".join(names)), settings, directory, resume)
+    failed = _run_experiments(chosen, settings, directory, resume)
     console.print(f"report: {write_report([directory], directory).resolve()}", soft_wrap=True)
     if failed:
         print(f"{len(failed)} tasks failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(3)
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    """Numbers of ranks, each once.  Raises UserError for what is no such list."""
+    if not all(name.isdecimal() and int(name) > 0 for name in _names(text)):
+        raise UserError(f"--ranks {text}: give numbers of processes with commas: 1,2,4")
+    return tuple(dict.fromkeys(map(int, _names(text))))
 
 
 def _list_experiments() -> None:
@@ -482,6 +534,9 @@ def _print_rows(title: str, rows: list[dict[str, str]]) -> None:
 STYLES = {"slower": "red", "larger": "red", "faster": "green", "smaller": "green", "cannot tell": "yellow"}
 
 
+MachineClass = Annotated[str, typer.Option(help="where machines of several classes measured: which, by its name")]
+
+
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="run directory or pytest-benchmark JSON file")],
@@ -489,11 +544,12 @@ def export(
         str, typer.Option("--format", help="gab (github-action-benchmark) or bmf (Bencher Metric Format)")
     ],
     out: Annotated[Path | None, typer.Option(help="file to write (default: standard output)")] = None,
+    machine_class: MachineClass = "",
 ) -> None:
     """A run as JSON for a service that watches benchmarks (see docs/ci.md)."""
     from analysis import exports
 
-    _hand_out(exports.export(run, format_), out)
+    _hand_out(exports.export(run, format_, machine_class), out)
 
 
 @app.command()
@@ -508,15 +564,36 @@ def predict(
     device: Annotated[str, typer.Option(help="where the run has several")] = "",
     dtype: Annotated[str, typer.Option(help="where the run has several")] = "",
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML")] = None,
+    machine_class: MachineClass = "",
+    ranks: Annotated[
+        str, typer.Option(help="over so many ranks: 1..4096, which doubles, or 1,2,3,8 (docs/parallel.md)")
+    ] = "",
+    alpha: Annotated[float | None, typer.Option(help="seconds a hop of an all-reduce (default: as measured)")] = None,
+    beta: Annotated[float | None, typer.Option(help="seconds a byte of an all-reduce (default: as measured)")] = None,
+    out: Annotated[Path | None, typer.Option(help="with --ranks: where figures go")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for scripts")] = False,
 ) -> None:
-    """Time and memory of a step that was never measured, from a run's winning laws."""
+    """Time and memory of a step that was never measured, from a run's winning laws; with --ranks over a cluster."""
     from analysis import load
     from analysis import predict as predictor
     from analysis.hypotheses import declared
 
     layers = _sizes(widths)
-    series = predictor.series(load.load([run]), impl, declared(laws), device, dtype)
+    if ranks:
+        from analysis import cluster
+
+        if optimizer or rows is not None:
+            raise UserError("--optimizer and --rows go without --ranks")
+        wanted = cluster.ranks_of(ranks)
+        base = cluster.from_run(
+            run, impl, layers, activation, (alpha, beta), declared(laws), device, dtype, machine_class
+        )
+        _tell_cluster(cluster.predicted(base, layers, activation, n, wanted), out, as_json)
+        return
+    if alpha is not None or beta is not None or out is not None:
+        raise UserError("--alpha, --beta and --out go with --ranks: over how many ranks, such as 1..4096")
+    measured = load.one_class(load.load([run]), machine_class)
+    series = predictor.series(measured, impl, declared(laws), device, dtype)
     found = predictor.predict(series, layers, n, activation, optimizer)
     epoch = None if rows is None else predictor.epoch(series, layers, n, activation, rows, optimizer)
     if as_json:
@@ -528,6 +605,31 @@ def predict(
     console.print(table, markup=False)
     for warning in found.beyond:
         console.print(f"[yellow]extrapolated:[/yellow] {escape(warning)}")
+
+
+def _tell_cluster(found: Scaling, out: Path | None, as_json: bool) -> None:
+    from analysis import cluster, cluster_figures
+
+    document = cluster.document(found)
+    written = cluster_figures.write(found, document, out) if out else []
+    if as_json:
+        print(json.dumps(document, indent=1))
+        return
+    table = Table(*cluster.HEADER, box=None, pad_edge=False)
+    for column in table.columns:
+        column.justify, column.no_wrap = "right" if column.header != "scaling" else "left", True
+    for row in cluster.table(found):
+        table.add_row(*row)
+    console.print(table, markup=False)
+    for sentence in cluster.told(found):
+        console.print(sentence, markup=False, highlight=False)
+    console.print("Assumed:")
+    for one in found.assumptions:
+        console.print(f"- {one}", markup=False, highlight=False)
+    for warning in found.beyond:
+        console.print(f"[yellow]extrapolated:[/yellow] {escape(warning)}")
+    for path in written:
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -651,12 +753,13 @@ def history_add(
     db: _Db = _DB,
     commit: Annotated[str, typer.Option(help="id of the commit that was measured, where the run does not tell")] = "",
     commit_time: Annotated[str, typer.Option(help="when it was committed: 2026-01-31T12:00:00Z")] = "",
+    machine_class: MachineClass = "",
 ) -> None:
     """Add a run: its cells, exponents, overhead, laws and memory."""
     from analysis import history as store
     from analysis.history_record import record
 
-    console.print(store.add(db, record(run, commit, commit_time)), markup=False, soft_wrap=True)
+    console.print(store.add(db, record(run, commit, commit_time, machine_class)), markup=False, soft_wrap=True)
     store.read(db)  # finds what changed now, so that whoever looks need not wait
 
 

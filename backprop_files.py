@@ -27,9 +27,10 @@ TRANSFERS = ("transfer", "transfer-pinned")
 
 #: Experiments beside the sweeps, in the order of the report; each is a file in ``bench.experiments`` and one in
 #: ``analysis.experiments``.
-EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima", "architectures")
-#: Not among ``all`` of them: it goes beyond the article's network, and takes as long as the others together.
-ON_REQUEST = ("architectures",)
+EXPERIMENTS = ("epochs", "progress", "gradients", "approximation", "minima", "architectures", "parallel")
+#: Not among ``all`` of them: one goes beyond the article's network, and takes as long as the others together; the other
+#: takes several cores.
+ON_REQUEST = ("architectures", "parallel")
 
 #: Keys of every entry's ``extra_info``; a file that lacks one of them is of another schema.
 CELL_KEYS = (
@@ -72,6 +73,35 @@ CELL_KEYS = (
     "wall_s",  # what the cell took in all, preparation and check included
     "machine_state",  # {load, clock_mhz, available_bytes, memory_stall_percent} after the cell
 )
+
+#: Type of every key of ``extra_info`` that computations rest on.
+CELL_TYPES: dict[str, type | tuple[type, ...]] = {
+    "impl": str,
+    "device": str,
+    "dtype": str,
+    "threads": int,
+    "data": str,
+    "layers": list,
+    "activation": str,
+    "loss": str,
+    "optimizer": str,
+    "phase": str,
+    "axis": str,
+    "heldout": bool,
+    "n": int,
+    "m": int,
+    "p": int,
+    "u": int,
+    "width": int,
+    "depth": int,
+    "operations": dict,
+    "pass": int,
+    "started_at": (int, float),
+    "rounds_at_s": list,
+    "machine_state": dict,
+}
+#: Those that are 1 at the least.
+CELL_POSITIVE = ("n", "m", "depth", "threads", "pass")
 
 
 class UserError(Exception):

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.core.groupby import SeriesGroupBy
 
 from analysis.load import GROUP
-from analysis.normalise import IDENTITY, kept
+from analysis.normalise import IDENTITY, MACHINE, kept
 from analysis.statistics import moderated_intervals
 
 _CONSTANT = [
@@ -71,10 +71,17 @@ def _with_series(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def ceilings(entries: pd.DataFrame) -> pd.DataFrame:
-    """The machine's ceilings by device and dtype: of every implementation's processes the median, of those the best."""
+    """The ceilings by device and dtype; of several machines the median of each one's own (``machine_ceilings``)."""
+    where = ["device", "dtype"]
+    return machine_ceilings(entries).groupby(where).median()
+
+
+def machine_ceilings(entries: pd.DataFrame) -> pd.DataFrame:
+    """Every machine's own ceilings by device and dtype: of each implementation's processes the median, of those the best."""
     columns = ["ceiling_flops", "bandwidth_bytes_per_s"]
     numbers = entries.assign(**{column: pd.to_numeric(entries[column]) for column in columns})
-    return numbers.groupby(["device", "dtype", "impl"])[columns].median().groupby(["device", "dtype"]).max()
+    where = [*(column for column in MACHINE if column in entries), "device", "dtype"]
+    return numbers.groupby([*where, "impl"])[columns].median().groupby(where).max()
 
 
 def on_axis(cells: pd.DataFrame, axis: str) -> pd.DataFrame:

@@ -98,8 +98,9 @@ def _bencher_measures(entry: Entry) -> dict[str, dict[str, float]]:
 FORMATS: dict[str, Format] = {"gab": github_action_benchmark, "bmf": bencher_metric_format}
 
 
-def export(run: Path, format_name: str) -> str:
+def export(run: Path, format_name: str, machine_class: str = "") -> str:
     """A run directory or pytest-benchmark file as the text of a format: strict JSON in ASCII, ending with a newline.
+    ``machine_class`` chooses where machines of several classes measured it.
 
     Raises UserError for an unknown format, and for a run that is empty or unusable.
     """
@@ -107,13 +108,15 @@ def export(run: Path, format_name: str) -> str:
         near = difflib.get_close_matches(format_name, FORMATS, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"choose of {', '.join(FORMATS)}"
         raise UserError(f"unknown format '{format_name}': {hint}")
-    found = FORMATS[format_name](entries_of(run))
+    found = FORMATS[format_name](entries_of(run, machine_class))
     return json.dumps(found, indent=1, allow_nan=False) + "\n"
 
 
-def entries_of(run: Path) -> list[Entry]:
-    """All cells of a run, in the order of their names.  Raises UserError where the run is empty or unusable."""
-    table = cell_table.table(load.load([run]).entries)
+def entries_of(run: Path, machine_class: str = "") -> list[Entry]:
+    """All cells of a run, in the order of their names.  Raises UserError where the run is empty or unusable, or of several
+    machine classes of which none was chosen: one cell would have two values.
+    """
+    table = cell_table.table(load.one_class(load.load([run]), machine_class).entries)
     entries = sorted((_entry(row) for _, row in table.iterrows()), key=lambda entry: entry.name)
     for one, other in itertools.pairwise(entries):
         if one.name == other.name:

@@ -43,14 +43,14 @@ def _fit_object(material: Material, verdict: Verdict) -> dict[str, Any]:
         },
         "verdict": verdict.word,
         "reason": verdict.reason,
-        "exponents": {name: _exponent_object(exponent) for name, exponent in verdict.exponents.items()},
+        "exponents": {name: exponent_object(exponent) for name, exponent in verdict.exponents.items()},
         "winning_law": winner.law.name if winner else None,
         "winning_reason": verdict.choice.reason,
         "laws": [_law_object(verdict, judged) for judged in verdict.laws],
         "costs": [
             {
                 "unit": cost.unit,
-                "bytes" if verdict.phase == "memory" else "seconds": _interval(cost.seconds),
+                "bytes" if verdict.phase == "memory" else "seconds": interval_object(cost.seconds),
                 "share_of_ceiling": _number(cost.share),
                 "ceiling": cost.ceiling or None,
             }
@@ -65,7 +65,7 @@ def _fit_object(material: Material, verdict: Verdict) -> dict[str, Any]:
             "overhead_until": regimes.overhead_until,
             "transition_until": regimes.transition_until,
             "steps": [{"at": at, "ratio": ratio} for at, ratio in regimes.steps],
-            "crossover": _interval(regimes.crossover),
+            "crossover": interval_object(regimes.crossover),
             "reason": regimes.reason,
         },
     } | ({} if verdict.launch is None else {"launch": _launch_object(verdict.launch)})
@@ -76,16 +76,17 @@ def _launch_object(found: Launch) -> dict[str, Any]:
         "named": found.named,
         "unit": found.unit,
         "range": [found.low, found.high],
-        "seconds": _interval(found.seconds),
-        "growth": {name: _interval(interval) for name, interval in found.growth.items()},
-        "crossover": _interval(found.crossover),
-        "crossovers": {axis: _interval(interval) for axis, interval in found.crossovers.items()},
+        "seconds": interval_object(found.seconds),
+        "growth": {name: interval_object(interval) for name, interval in found.growth.items()},
+        "crossover": interval_object(found.crossover),
+        "crossovers": {axis: interval_object(interval) for axis, interval in found.crossovers.items()},
         "reasons": dict(found.reasons),
         "arithmetic_from": _number(found.arithmetic_from),
     }
 
 
-def _exponent_object(exponent: Exponent) -> dict[str, Any]:
+def exponent_object(exponent: Exponent) -> dict[str, Any]:
+    """An exponent with its interval, range and steps."""
     keys = ("value", "ci_low", "ci_high", "range_low", "range_high", "points", "reason")
     return _plain({key: getattr(exponent, key) for key in keys}) | {
         "steps": [{"at": at, "ratio": ratio} for at, ratio in exponent.steps]
@@ -113,7 +114,8 @@ def _law_object(verdict: Verdict, judged: LawVerdict) -> dict[str, Any]:
     }
 
 
-def _interval(found: Interval) -> dict[str, Any]:
+def interval_object(found: Interval) -> dict[str, Any]:
+    """An estimate and its ends; missing numbers are null."""
     return {"value": _number(found.value), "ci_low": _number(found.low), "ci_high": _number(found.high)}
 
 

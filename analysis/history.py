@@ -159,7 +159,7 @@ def add(db: Path, record: Record) -> str:
 
 
 def _machine_row(connection: sqlite3.Connection, record: Record) -> int:
-    from analysis.history_record import machine_digest
+    from analysis.machines import machine_digest
 
     digest = machine_digest(record.machine)
     connection.execute(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from analysis import growth, load, normalise, verdicts
 from analysis.costs import costs
 from analysis.exponents import along, interval_along
 from analysis.load import Run
+from analysis.machines import machine_class, machine_name
 from analysis.normalise import IDENTITY
 from analysis.regimes import regimes
 from analysis.statistics import Floats, Interval
@@ -29,7 +29,6 @@ from backprop_files import USUAL_OPTIMIZER, UserError
 _USUAL = {"loss": "mse", "optimizer": USUAL_OPTIMIZER, "data": "synthetic"}
 #: Units: multiples of the product reference kernel's time, seconds where none was timed, bytes, examples times weights.
 PRODUCTS, SECONDS, BYTES = "× product", "s", "bytes"
-_GIB = 1 << 30
 _NONE = Interval(math.nan, math.nan, math.nan)
 
 
@@ -86,12 +85,15 @@ class Record:
     points: tuple[Point, ...]
 
 
-def record(path: Path, commit_id: str = "", commit_time: str = "") -> Record:
-    """Read a run directory or file.  ``commit_id`` and ``commit_time`` stand in for what its files do not tell.
+def record(path: Path, commit_id: str = "", commit_time: str = "", machine_class_name: str = "") -> Record:
+    """Read a run directory or file.  ``commit_id`` and ``commit_time`` stand in for what its files do not tell;
+    ``machine_class_name`` chooses where machines of several classes measured it.  Machines of one class stand in one
+    series: times of each are in multiples of its own reference.
 
     Raises UserError for files that cannot be used, and for a run without a commit.
     """
-    run = load.load([path])
+    run = load.one_class(load.load([path]), machine_class_name)
+    run = replace(run, entries=normalise.levelled(run.entries))
     commit = _commit(path, run, commit_id, commit_time)
     machine = machine_class(run.machine)
     return Record(
@@ -155,43 +157,6 @@ def _utc(text: str) -> str | None:
         return None
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def machine_class(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts that two machines must share for their times to stand in one series.  Memory counts in whole GiB."""
-    cpu = facts.get("cpu") if isinstance(facts.get("cpu"), dict) else {}
-    assert isinstance(cpu, dict)
-    memory = facts.get("memory_bytes")
-    affinity = facts.get("affinity")
-    return {
-        "cpu_model": facts.get("cpu_model") or cpu.get("brand_raw"),
-        "cpu_family": cpu.get("family"),
-        "cpu_number": cpu.get("model"),
-        "cores": cpu.get("count"),
-        "usable_cores": len(affinity) if isinstance(affinity, list) else None,
-        "memory_gib": round(memory / _GIB) if isinstance(memory, int) else None,
-        "system": facts.get("system"),
-        "architecture": facts.get("machine"),
-        "accelerators": list(facts.get("accelerators") or []),
-    }
-
-
-def machine_name(machine: dict[str, Any]) -> str:
-    """A machine class in a few words."""
-    parts = [str(machine["cpu_model"] or "unknown processor")]
-    if machine["usable_cores"] or machine["cores"]:
-        cores, usable = machine["cores"] or machine["usable_cores"], machine["usable_cores"] or machine["cores"]
-        parts.append(f"{cores} core{'s' * (cores != 1)}" + (f" ({usable} usable)" if usable != cores else ""))
-    if machine["memory_gib"]:
-        parts.append(f"{machine['memory_gib']} GiB")
-    parts += [" ".join(str(part) for part in (machine["system"], machine["architecture"]) if part)]
-    parts += [str(card.get("name") if isinstance(card, dict) else card) for card in machine["accelerators"]]
-    return ", ".join(part for part in parts if part)
-
-
-def machine_digest(machine: dict[str, Any]) -> str:
-    """A machine class in a word."""
-    return hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
 from analysis.hypotheses import Law
 from analysis.statistics import Floats, t_quantile
@@ -206,20 +206,24 @@ def fit_law(law: Law, parts: Parts) -> LawFit | None:
     )
 
 
-def fit_relative(columns: Floats, times: Floats, exact: bool = False) -> tuple[Floats, Floats]:
+def fit_relative(
+    columns: Floats, times: Floats, exact: bool = False, known: Floats | float = 0.0
+) -> tuple[Floats, Floats]:
     """Non-negative coefficients that minimise relative errors, robustly; and the weights that cells ended with.
+
+    ``known`` is a part of every time that is not fitted: t = known + Σ c_k · column_k.
 
     Tukey's biweight (Beaton & Tukey 1974) by reweighting: cells several times further off than most lose their say.  Data
     that are ``exact`` start from least absolute errors, which a few cells of another kind cannot bend at all.
     """
     scale = columns.max(axis=0)
     scale[scale <= 0] = 1.0  # a term that is 0 throughout: hidden layers where there is none
-    relative = columns / scale / times[:, None]
+    relative, wanted = columns / scale / times[:, None], 1 - known / times
     weights, solution = np.ones(len(times)), np.zeros(columns.shape[1])
     for i in range(ABSOLUTE_ROUNDS + ROUNDS if exact else ROUNDS):
         root = np.sqrt(weights)
-        before, (solution, _) = solution, nnls(relative * root[:, None], root)
-        residuals = np.abs(relative @ solution - 1)
+        before, (solution, _) = solution, nnls(relative * root[:, None], root * wanted)
+        residuals = np.abs(relative @ solution - wanted)
         if exact and i < ABSOLUTE_ROUNDS:
             weights = 1 / np.maximum(residuals, LEAST_EXACT)
             continue
@@ -233,13 +237,15 @@ def fit_relative(columns: Floats, times: Floats, exact: bool = False) -> tuple[F
     return np.asarray(solution / scale), weights
 
 
-def crossvalidate(columns: Floats, times: Floats, exact: bool = False) -> Floats:
+def crossvalidate(columns: Floats, times: Floats, exact: bool = False, known: Floats | float = 0.0) -> Floats:
     """Relative errors of cells that the fit did not see, each left out once; folds follow the order of size."""
+    known = np.broadcast_to(known, times.shape)
     folds = np.argsort(np.argsort(times, kind="stable"), kind="stable") % min(FOLDS, len(times))
     errors = np.empty(len(times))
     for fold in range(folds.max() + 1):
         out = folds == fold
-        errors[out] = columns[out] @ fit_relative(columns[~out], times[~out], exact)[0] / times[out] - 1
+        coefficients, _ = fit_relative(columns[~out], times[~out], exact, known[~out])
+        errors[out] = (known[out] + columns[out] @ coefficients) / times[out] - 1
     return errors
 
 
@@ -307,4 +313,8 @@ def _nnls_normal(gram: Floats, right: Floats) -> Floats:
         return np.zeros(len(right))
     values, vectors = np.linalg.eigh(gram)
     root = np.sqrt(np.maximum(values, least))
-    return np.asarray(nnls(root[:, None] * vectors.T, vectors.T @ right / root)[0])
+    columns, target = root[:, None] * vectors.T, vectors.T @ right / root
+    try:
+        return np.asarray(nnls(columns, target)[0])
+    except RuntimeError:  # cells moved so far apart that active sets go round in a circle
+        return np.asarray(lsq_linear(columns, target, (0, np.inf)).x)

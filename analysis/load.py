@@ -6,15 +6,17 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis import machines
+from analysis.machines import Machine, MachineClass
 from analysis.normalise import IDENTITY, normalise
-from backprop_files import CELL_KEYS, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError
+from backprop_files import CELL_KEYS, CELL_POSITIVE, CELL_TYPES, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError
 
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
@@ -24,45 +26,18 @@ BATCH = ["data", "layers", "activation", "loss", "n"]
 #: Machine facts that must agree before files may stand in one report.
 SAME_MACHINE = ("cpu_model", "machine", "system", "python_version", "libraries", "accelerators", "memory_bytes")
 
-#: Type of every key of ``extra_info`` that computations rest on.
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "impl": str,
-    "device": str,
-    "dtype": str,
-    "threads": int,
-    "data": str,
-    "layers": list,
-    "activation": str,
-    "loss": str,
-    "optimizer": str,
-    "phase": str,
-    "axis": str,
-    "heldout": bool,
-    "n": int,
-    "m": int,
-    "p": int,
-    "u": int,
-    "width": int,
-    "depth": int,
-    "operations": dict,
-    "pass": int,
-    "started_at": (int, float),
-    "rounds_at_s": list,
-    "machine_state": dict,
-}
 #: Bytes of a number.
 ITEMSIZE = {"float64": 8.0, "float32": 4.0, "tf32": 4.0, "bfloat16": 2.0, "float16": 2.0}
-_POSITIVE = ("n", "m", "depth", "threads", "pass")
 
 
 @dataclass(frozen=True)
 class Run:
     """Everything a report is made from.
 
-    ``entries`` has the columns of ``CELL_KEYS`` (``layers`` as text, ``64-128-10``) and ``raw_s`` (median seconds),
-    ``time_s`` (normalised, see ``analysis.normalise``), ``rounds``, ``operations_product`` and ``operations_total`` of
-    the row's phase, ``inputs`` and ``outputs``.  ``commit`` is pytest-benchmark's ``commit_info``, dirty if any file's was,
-    with the ids of ``others`` where files are of several.
+    ``entries`` has the columns of ``CELL_KEYS`` (``layers`` as text, ``64-128-10``), ``machine`` and ``machine_class`` (id) by
+    which it was measured, ``raw_s`` (median seconds), ``time_s`` (normalised, see ``analysis.normalise``), ``rounds``,
+    ``operations_product`` and ``operations_total`` of the row's phase, ``inputs`` and ``outputs``.  ``commit`` is
+    pytest-benchmark's ``commit_info``, dirty if any file's was, with the ids of ``others`` where files are of several.
     """
 
     entries: pd.DataFrame
@@ -74,6 +49,8 @@ class Run:
     measured_at: str
     commit: dict[str, Any] = field(default_factory=dict)
     other_machines: list[dict[str, Any]] = field(default_factory=list)  # of runs on other devices
+    machines: tuple[Machine, ...] = ()
+    classes: tuple[MachineClass, ...] = ()
 
 
 def parameter_bytes(dtype: str) -> float:
@@ -112,22 +89,108 @@ def load(paths: Sequence[Path]) -> Run:
     notes += _same_machine(
         sources
     )  # within a run directory they may differ where the run was resumed, which it then says
-    rows = _once(row for path, document in documents for row in _rows(path, document))
+    groups = machines.grouped([_info(document) for _, document in documents])
+    rows = _once(
+        row
+        for (path, document), group in zip(documents, groups, strict=True)
+        for row in _rows(path, document, machines.node_of(_info(document)), group)
+    )
     if not rows:
         raise UserError(f"{_name(paths)}: no benchmark in it; run 'backprop-bench run' first")
     ours = [document["backprop_bench"] for _, document in documents]
     newest = max(documents, key=lambda pair: str(pair[1].get("datetime", "")))[1]
+    fleet = _machines([document for _, document in documents], groups)
     return Run(
         entries=normalise(pd.DataFrame(rows)),
         settings=dict(newest["backprop_bench"].get("run") or {}),
         left_out=_distinct(row for part in ours for row in part.get("left_out") or []),
         failed=_distinct(row for part in ours for row in part.get("failed") or []),
-        notes=list(dict.fromkeys([*(str(note) for part in ours for note in part.get("notes") or []), *notes])),
+        notes=list(
+            dict.fromkeys(
+                [*(str(note) for part in ours for note in part.get("notes") or []), *notes, *_unlike_versions(fleet)]
+            )
+        ),
         machine=dict(newest.get("machine_info") or {}),
         measured_at=str(newest.get("datetime", "")),
         commit=_commit(newest, [document for _, document in documents]),
         other_machines=_others(newest, [source.document for source in sources]),
+        machines=fleet,
+        classes=tuple(machines.classes({machine.group: dict(machine.info) for machine in fleet})),
     )
+
+
+def _info(document: dict[str, Any]) -> dict[str, Any]:
+    info = document.get("machine_info")
+    return info if isinstance(info, dict) else {}
+
+
+def _machines(documents: Sequence[dict[str, Any]], groups: Sequence[str]) -> tuple[Machine, ...]:
+    """Every machine that measured something once, by its newest file, in the order of class and name."""
+    found: dict[tuple[str, str], Machine] = {}
+    measured = [pair for pair in zip(documents, groups, strict=True) if pair[0]["benchmarks"]]
+    for document, group in sorted(measured, key=lambda pair: str(pair[0].get("datetime", ""))):
+        info = _info(document)
+        found[(group, machines.node_of(info))] = Machine(machines.node_of(info), group, info)
+    return tuple(found[key] for key in sorted(found))
+
+
+def _unlike_versions(fleet: Sequence[Machine]) -> list[str]:
+    """A note for each of Python and the libraries of which machines have several versions."""
+    versions: dict[str, dict[str, list[str]]] = {}
+    for machine in fleet:
+        libraries = machine.info.get("libraries")
+        told = {"Python": machine.info.get("python_version"), **(libraries if isinstance(libraries, dict) else {})}
+        for name, version in told.items():
+            versions.setdefault(str(name), {}).setdefault(str(version), []).append(machines.cut(machine.node))
+    return [
+        f"machines have different versions of {machines.cut(name)}: "
+        + "; ".join(f"{machines.cut(version)} on {_few(nodes)}" for version, nodes in found.items())
+        for name, found in versions.items()
+        if len(found) > 1
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def of_several_classes(run: Run) -> bool:
+    """Whether machines of several classes measured one device.  Runs on devices that they do not have in common stand side by
+    side, as nothing is fitted across devices.
+    """
+    return bool((run.entries.groupby("device")["machine_class"].nunique() > 1).any())
+
+
+def of_class(run: Run, own: str) -> Run:
+    """What one class (its id) measured of a run."""
+    fleet = tuple(machine for machine in run.machines if machine.group == own)
+    newest = fleet[-1] if run.machine not in [machine.info for machine in fleet] else None
+    return replace(
+        run,
+        entries=run.entries[run.entries["machine_class"] == own].reset_index(drop=True),
+        machine=dict(newest.info) if newest else run.machine,
+        machines=fleet,
+        classes=tuple(known for known in run.classes if known.id == own),
+    )
+
+
+def one_class(run: Run, wanted: str = "") -> Run:
+    """The run where it is of one machine class; of several the one ``wanted`` names, by id, slug or a part of its name.
+
+    Raises UserError, one line with the classes there are, where none was named or the name fits none or several.
+    """
+    if not wanted and not of_several_classes(run):
+        return run
+    exact = [known for known in run.classes if wanted in (known.id, known.slug, known.short, known.name)]
+    fitting = exact or [known for known in run.classes if wanted and wanted.lower() in known.name.lower()]
+    if len(fitting) == 1:
+        return of_class(run, fitting[0].id)
+    there = _few([f"{known.slug} ({machines.cut(known.name)})" for known in run.classes])
+    if not wanted:
+        raise UserError(
+            f"machines of {len(run.classes)} classes measured this run: choose one with --machine-class, of {there}"
+        )
+    raise UserError(f"--machine-class {machines.cut(wanted)!r} fits {len(fitting) or 'none'} of the run's: {there}")
 
 
 def _commit(newest: dict[str, Any], documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -249,9 +312,9 @@ def _others(newest: dict[str, Any], documents: list[dict[str, Any]]) -> list[dic
     return found
 
 
-def _rows(path: Path, document: dict[str, Any]) -> list[dict[str, Any]]:
-    caches = cache_bytes((document.get("machine_info") or {}).get("caches"))
-    return [_row(f"{path}: benchmark {i + 1}", entry) | caches for i, entry in enumerate(document["benchmarks"])]
+def _rows(path: Path, document: dict[str, Any], node: str, group: str) -> list[dict[str, Any]]:
+    of_machine = {**cache_bytes(_info(document).get("caches")), "machine": node, "machine_class": group}
+    return [_row(f"{path}: benchmark {i + 1}", entry) | of_machine for i, entry in enumerate(document["benchmarks"])]
 
 
 def cache_bytes(found: Any) -> dict[str, float]:
@@ -299,11 +362,11 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
 
 
 def _check_types(where: str, info: dict[str, Any]) -> None:
-    for key, kind in _TYPES.items():
+    for key, kind in CELL_TYPES.items():
         value = info[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise UserError(f"{where}: {key} is {value!r}, which is no {getattr(kind, '__name__', kind)}")
-    for key in _POSITIVE:
+    for key in CELL_POSITIVE:
         if info[key] < 1:
             raise UserError(f"{where}: {key} is {info[key]}; it must be positive")
     if min(info["p"], info["u"], info["width"]) < 0:
@@ -385,3 +448,15 @@ def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _distinct(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({json.dumps(row, sort_keys=True, default=str): row for row in rows}.values())
+
+
+def by_reason(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells with the same implementation and reason in one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        key = (str(row.get("impl", "?")), str(row.get("reason", "no reason given")))
+        groups.setdefault(key, []).append(str(row.get("cell", "?")))
+    return [
+        {"impl": impl, "reason": reason, "cells": list(dict.fromkeys(names)), "count": len(names)}
+        for (impl, reason), names in groups.items()
+    ]

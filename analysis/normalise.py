@@ -23,6 +23,9 @@ from backprop_files import TRANSFERS
 #: What makes a cell, apart from the pass it was measured in.
 IDENTITY = ["impl", "device", "dtype", "threads", "data", "layers", "activation", "loss", "optimizer", "n", "phase"]
 
+#: Whose speed a time is divided by: every machine has a reference, quiet levels and ceilings of its own.
+MACHINE = ["machine_class", "machine"]
+
 KERNELS = ("product", "objects")
 #: A pass of a cell is told by its fastest rounds: one in five, three at most.
 ONE_IN, MOST = 5, 3
@@ -37,15 +40,22 @@ def normalise(entries: pd.DataFrame) -> pd.DataFrame:
     """Add ``time_s``, ``disturbed``, ``weight`` (w; NaN where no reference was timed and raw seconds stand in) and
     ``normal_logs`` (log of every round over its references: w of the product, 1 - w of the objects).
 
-    ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)}.
+    ``entries`` has a row for each cell and pass, with ``seconds`` (rounds,) and ``references`` {kernel: (rounds,)}.  Nothing
+    of one machine enters another's times.
     """
-    usual = {key: _usual(rows) for key, rows in entries.groupby(["device", "dtype"])}  # a kernel's work may be by dtype
+    level = [*_machine_columns(entries), "device", "dtype"]  # a kernel's work may be by dtype
+    usual = {key: _usual(rows) for key, rows in entries.groupby(level)}
     calm = _quiet_levels(entries)
     parts = [
-        _cell(rows.assign(calm=calm[rows.index]), usual[(rows["device"].iloc[0], rows["dtype"].iloc[0])])
-        for _, rows in entries.groupby(IDENTITY, sort=False)
+        _cell(rows.assign(calm=calm[rows.index]), usual[tuple(rows[level].iloc[0])])
+        for _, rows in entries.groupby([*IDENTITY, *_machine_columns(entries)], sort=False)
     ]
     return pd.concat(parts).sort_index().drop(columns="calm")
+
+
+def _machine_columns(entries: pd.DataFrame) -> list[str]:
+    """Columns that tell machines apart; none where there is one machine, of which nobody need speak."""
+    return [column for column in MACHINE if column in entries]
 
 
 def quiet(times: np.ndarray) -> float:
@@ -57,14 +67,42 @@ def quiet(times: np.ndarray) -> float:
 def reference_s(entries: pd.DataFrame) -> dict[str, float]:
     """Seconds of the product kernel in the run's quiet moments, by device: what normalised times are multiples of.
 
-    Devices on which some cell has no product beside it are left out, since there raw seconds may stand in.
+    Devices on which some cell has no product beside it are left out, since there raw seconds may stand in.  Of several
+    machines it is the median (``levelled`` brings their times to it).
     """
     found = {}
     copies = entries["phase"].isin(TRANSFERS)  # they have no kernel beside them, anywhere
     for device, rows in entries[~copies].groupby("device"):
         if rows["references"].map(lambda times: "product" in times).all():
-            found[str(device)] = float(np.exp(_usual(rows)["product"]))
+            own = [_usual(part)["product"] for part in _by_machine(rows)]
+            found[str(device)] = float(np.exp(np.median(own)))
     return found
+
+
+def _by_machine(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    columns = _machine_columns(rows)
+    return [part for _, part in rows.groupby(columns)] if columns else [rows]
+
+
+def own_reference_s(entries: pd.DataFrame, kernel: str = "product") -> pd.Series:
+    """Of every row the quiet kernel of its own machine, device and dtype, in seconds; NaN where none was timed.
+
+    ``time_s`` over it is dimensionless: the same on a machine with another clock.
+    """
+    found = pd.Series(np.nan, entries.index)
+    for _, rows in entries.groupby([*_machine_columns(entries), "device", "dtype"]):
+        found[rows.index] = np.exp(_usual(rows).get(kernel, np.nan))
+    return found
+
+
+def levelled(entries: pd.DataFrame) -> pd.DataFrame:
+    """Times of several machines as one machine of the median reference would have taken them; those of one as they are."""
+    columns = _machine_columns(entries)
+    if not columns or len(entries[columns].drop_duplicates()) < 2:
+        return entries
+    own = own_reference_s(entries)
+    shared = own.groupby([entries["device"], entries["dtype"]]).transform("median")
+    return entries.assign(time_s=(entries["time_s"] * shared / own).where(own.notna(), entries["time_s"]))
 
 
 def _usual(rows: pd.DataFrame) -> dict[str, float]:
@@ -96,9 +134,14 @@ def _quiet_levels(entries: pd.DataFrame) -> pd.Series:
 
     Processes of one implementation differ by a few per cent (memory layout), disturbances by half.
     """
-    process = [entries[key] for key in ("impl", "device", "dtype", "pass")]
-    own = entries["references"].map(_telltale).groupby(process).transform(lambda cells: cells.quantile(LEVEL))
-    usual = own.groupby(process[:3]).transform("median")
+    series = [entries[key] for key in ("impl", "device", "dtype", *_machine_columns(entries))]
+    own = (
+        entries["references"]
+        .map(_telltale)
+        .groupby([*series, entries["pass"]])
+        .transform(lambda cells: cells.quantile(LEVEL))
+    )
+    usual = own.groupby(series).transform("median")
     return own.where(own <= usual + np.log(TOLERANCE), usual)
 
 

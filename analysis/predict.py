@@ -123,7 +123,7 @@ def predict(found: Series, layers: Sequence[int], n: int, activation: str, optim
         )
     steps = found.steps
     first = steps.iloc[0]
-    p, p_from = _p_of(activation, found)
+    p, p_from = p_of(activation, found)
     row = sizes.like(first, layers, n, p)
     time = interval(found.time, steps, row)
     memory = Interval(np.nan, np.nan, np.nan)
@@ -145,7 +145,7 @@ def predict(found: Series, layers: Sequence[int], n: int, activation: str, optim
         max(floors, key=lambda name: floors[name]),
         p,
         p_from,
-        tuple(_beyond(steps, row)),
+        tuple(beyond(steps, row)),
         optimizer or own,
     )
 
@@ -215,10 +215,10 @@ def spread(choice: Choice, rows: pd.DataFrame) -> Spread:
     assert final is not None
     assert winner is not None
     degrees = max(final.fitted_cells - len(final.law.terms), 2)
-    off = _half_width(final.crossvalidated, degrees)
+    off = half_width(final.crossvalidated, degrees)
     judged = len(winner.heldout) >= laws.LEAST_HELDOUT
-    beyond = max(off, _half_width(winner.heldout, degrees)) if judged else off
-    return Spread(off, beyond, float(_work(rows).max()), _noise(rows), t_quantile(degrees))
+    larger = max(off, half_width(winner.heldout, degrees)) if judged else off
+    return Spread(off, larger, float(_work(rows).max()), _noise(rows), t_quantile(degrees))
 
 
 def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
@@ -262,7 +262,7 @@ def _work(rows: pd.DataFrame) -> pd.Series:
     return rows["operations_product"].astype(float)
 
 
-def _half_width(errors: np.ndarray, degrees: float) -> float:
+def half_width(errors: np.ndarray, degrees: float) -> float:
     """Of a 95 % interval on the log scale, for one new cell, from errors t̂/t - 1 of cells that a fit did not see."""
     logs = np.abs(np.log1p(np.maximum(errors, -0.99)))
     scale = 1.4826 * float(np.median(logs))
@@ -270,7 +270,7 @@ def _half_width(errors: np.ndarray, degrees: float) -> float:
     return max(float(np.quantile(logs, LEVEL)), t_quantile(degrees) * scatter)
 
 
-def _p_of(activation: str, found: Series) -> tuple[float, str]:
+def p_of(activation: str, found: Series) -> tuple[float, str]:
     """Operations of an activation: of ``horner-K`` by count, of a real one by what it costs where the run measured that."""
     dial = re.fullmatch(r"horner-(\d+)", activation)
     if dial and 1 <= int(dial[1]) <= 64:
@@ -295,7 +295,7 @@ def _p_of(activation: str, found: Series) -> tuple[float, str]:
 def known_activations(found: Series) -> dict[str, tuple[float, str]]:
     """P of every activation that the run measured but the dial, and where it is from."""
     names = sorted({str(name) for name in found.steps["activation"]})
-    return {name: _p_of(name, found) for name in names if not name.startswith("horner-")}
+    return {name: p_of(name, found) for name in names if not name.startswith("horner-")}
 
 
 def _floors(found: Series, row: pd.DataFrame) -> dict[str, float]:
@@ -314,7 +314,7 @@ def _floors(found: Series, row: pd.DataFrame) -> dict[str, float]:
     return floors
 
 
-def _beyond(steps: pd.DataFrame, row: pd.DataFrame) -> list[str]:
+def beyond(steps: pd.DataFrame, row: pd.DataFrame) -> list[str]:
     """In which of n, m, p and n·m a cell lies outside what was measured, and how far."""
     told = []
     for name in ("n", "m", "p", "n·m"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import accelerators, figures, fits, laws, load, timeline, transfers, verdicts, words
+from analysis import accelerators, figures, fits, fleet, fleet_report, laws, load, timeline, transfers, verdicts, words
 from analysis import cells as cell_table
 from analysis.activations import calibrate
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
@@ -16,7 +17,8 @@ from analysis.costs import Cost
 from analysis.experiments import report as experiments
 from analysis.exponents import Exponent
 from analysis.figures import Material
-from analysis.hypotheses import declared
+from analysis.fleet_report import ClassPart
+from analysis.hypotheses import Law, declared
 from analysis.load import Run
 from analysis.page import write
 from analysis.pictures import Picture, picture
@@ -29,28 +31,55 @@ from backprop_files import TRANSFERS, write_json, write_whole
 def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None) -> Path:
     """Write report.html, report.md, cells.csv, fits.json and figures/ into ``out``; returns the page's path.
 
-    Directories that hold experiments get a section for each, and ``experiments.json``; without a sweep these are all there
-    is.  ``laws_file`` declares laws of the user's own.  Raises UserError for unusable files and for a directory that cannot
-    be written.
+    A run of several machine classes gets a page over all of them, and for each class a report of its own in
+    ``classes/<slug>/``.  Directories that hold experiments get a section for each, and ``experiments.json``; without a sweep
+    these are all there is.  ``laws_file`` declares laws of the user's own.  Raises UserError for unusable files and for a
+    directory that cannot be written.
     """
     hypotheses = declared(laws_file)
     told = experiments.write(paths, out)
     if told and not any(load.holds_cells(path) for path in paths):
         return experiments.write_page(told, out)
     run = load.load([path for path in paths if load.holds_cells(path)] if told else paths)
+    rows = fleet.machine_rows(run) if fleet.several_machines(run) else []
+    if not load.of_several_classes(run):
+        _write_run(run, rows, told, hypotheses, out)
+        return out / "report.html"
+    parts = {}
+    for known in run.classes:
+        own = [row for row in rows if row.group == known.id]
+        parts[known.id] = _write_run(load.of_class(run, known.id), own, (), hypotheses, fleet_report.folder(out, known))
+    return fleet_report.write(run, parts, rows, told, hypotheses, out)
+
+
+def _write_run(
+    run: Run,
+    machines: Sequence[fleet.MachineRow],
+    told: Sequence[experiments.ToldSection],
+    hypotheses: Sequence[Law],
+    out: Path,
+) -> ClassPart:
+    """The report of one machine class; ``machines`` are its rows, none where the run was measured by one machine alone."""
     cells = cell_table.table(run.entries)
     material = _material(run.entries, cells, verdicts.judge(run.entries, cells, hypotheses))
+    part = ClassPart(cells, fits.document(run, material), material)
+    if machines:
+        document = part.document | fleet_report.machines_document(run, machines)
+        part = ClassPart(fleet_report.with_machines(run, cells), document, material)
+        run = replace(run, notes=[*run.notes, *fleet.named(machines)])
     write_whole(
-        out / "cells.csv", cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
+        out / "cells.csv", part.cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
     )
-    write_json(out / "fits.json", fits.document(run, material))
+    write_json(out / "fits.json", part.document)
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent, told)
+    if len(machines) > 1:
+        context["tables"] = [fleet_report.machines_table(run, machines), *context["tables"]]
+        context["pictures"] = [*pictures, fleet_report.machines_picture(run, machines, out / "figures")]
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("report.md").render(context))
-    page = out / "report.html"
-    write.write_report_page(page, run, material, context)
-    return page
+    write.write_report_page(out / "report.html", run, material, context)
+    return part
 
 
 def _material(entries: pd.DataFrame, cells: pd.DataFrame, judged: Sequence[Verdict]) -> Material:
@@ -130,11 +159,11 @@ def _context(
         "ceilings": cell_table.ceilings(run.entries).reset_index().to_dict("records"),
         "pictures": pictures,
         "absent": absent,
-        "left_out": _grouped(run.left_out),
-        "failed": _grouped(run.failed),
+        "left_out": load.by_reason(run.left_out),
+        "failed": load.by_reason(run.failed),
         "machine": words.machine_rows(run.machine),
         "other_machines": [words.machine_rows(machine) for machine in run.other_machines],
-        "settings": {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in run.settings.items()},
+        "settings": words.settings_rows(run.settings),
         "optimizers": optimizers_table(material),
         "cells": len(cells) + len(material.other_cells),
         "typical": float(cells["precision"].median()),
@@ -335,16 +364,4 @@ def precision_table(cells: pd.DataFrame) -> list[dict[str, Any]]:
             "within": float((rows["precision"] <= 0.03).mean()),
         }
         for name, rows in cells.groupby("series")
-    ]
-
-
-def _grouped(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells with the same implementation and reason in one line."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        key = (str(row.get("impl", "?")), str(row.get("reason", "no reason given")))
-        groups.setdefault(key, []).append(str(row.get("cell", "?")))
-    return [
-        {"impl": impl, "reason": reason, "cells": list(dict.fromkeys(names)), "count": len(names)}
-        for (impl, reason), names in groups.items()
     ]

@@ -116,3 +116,8 @@ def machine_rows(machine: Mapping[str, Any]) -> dict[str, str]:
         if value not in (None, ""):
             rows[key.replace("_", " ")] = str(value)
     return rows
+
+
+def settings_rows(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings, lists on one line."""
+    return {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in settings.items()}

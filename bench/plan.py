@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from random import Random
@@ -122,11 +122,12 @@ class Plan:
 def make(settings: Settings) -> Plan:
     """Plan a run.  Raises UserError for anything unknown, absent, or when no cell is left."""
     profile = profiles.find(settings.profile)
-    _check(settings)
+    check(settings)
+    check_here(settings)
     passes = settings.passes or profile.passes
     left_out: list[dict[str, Any]] = []
     ready: list[tuple[Setting, list[Job]]] = []
-    for entry in _entries(settings, profile):
+    for entry in entries(settings):
         setting = _setting(entry, settings, left_out)
         if setting:
             ready.append((setting, list(_jobs(setting, settings, profile, left_out))))
@@ -138,7 +139,8 @@ def make(settings: Settings) -> Plan:
     return Plan(settings, profile, passes, jobs, left_out, _notes(settings, jobs))
 
 
-def _check(settings: Settings) -> None:
+def check(settings: Settings) -> None:
+    """Raise UserError for what is wrong on any machine."""
     for phase in settings.phases:
         if phase not in KNOWN_PHASES:
             raise UserError(nearest("phase", phase, KNOWN_PHASES))
@@ -157,10 +159,17 @@ def _check(settings: Settings) -> None:
         raise UserError(f"--precision {settings.precision:g}: give a share of the time, such as 0.02")
     if settings.seed < 0:
         raise UserError(f"seed {settings.seed}: give 0 or more")
+    _check_device_name(settings.device)
+    if settings.dtype:
+        dtypes.find(settings.dtype)
+    _check_data(settings.data)
+
+
+def check_here(settings: Settings) -> None:
+    """Raise UserError for what this machine does not have."""
     check_device(settings.device)
     if settings.dtype:
         check_dtype(settings.dtype, settings.device)
-    _check_data(settings.data)
 
 
 def _check_data(data: str) -> None:
@@ -177,13 +186,18 @@ def _check_data(data: str) -> None:
 
 def check_device(device: str) -> None:
     """Raise UserError for a device that no implementation knows, or that is absent here."""
+    _check_device_name(device)
+    kind, _, index = device.partition(":")
+    reason = None if kind == "cpu" else machine.accelerator_missing(int(index or 0))
+    if reason:
+        raise UserError(f"device '{device}' is absent: {reason}; 'cpu' is always there")
+
+
+def _check_device_name(device: str) -> None:
     known = list(dict.fromkeys(name for entry in registry.ENTRIES for name in entry.devices))
     kind, _, index = device.partition(":")
     if kind not in known or (":" in device and not index.isdigit()) or (kind == "cpu" and index):
         raise UserError(nearest("device", device, known))
-    reason = None if kind == "cpu" else machine.accelerator_missing(int(index or 0))
-    if reason:
-        raise UserError(f"device '{device}' is absent: {reason}; 'cpu' is always there")
 
 
 def check_dtype(dtype: str, device: str) -> None:
@@ -199,18 +213,20 @@ def check_dtype(dtype: str, device: str) -> None:
         raise UserError(reason)
 
 
-def _entries(settings: Settings, profile: Profile) -> list[Entry]:
+def entries(settings: Settings) -> list[Entry]:
+    """Whoever is asked for, whether it can run here or not.  Raises UserError for an unknown one, or one asked for twice."""
+    profile = profiles.find(settings.profile)
     own = [registry.own(target) for target in settings.own]
     chosen = registry.select(settings.impls)
     if not chosen and not own:
         usual = [entry for entry in registry.ENTRIES if (profile.like or profile.name) in entry.sweeps]
         chosen = [entry for entry in usual if "cpu" in entry.devices or device_of(entry, settings.device)]
-    entries = [*chosen, *own]
-    names = [entry.name for entry in entries]
+    asked = [*chosen, *own]
+    names = [entry.name for entry in asked]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError(f"implementation '{twice.pop()}' is asked for twice: rename the class, or ask once")
-    return entries
+    return asked
 
 
 def _setting(entry: Entry, settings: Settings, left_out: list[dict[str, Any]]) -> Setting | None:
@@ -347,6 +363,9 @@ class Budget:
     What a job costs beside its timed seconds (preparation, compilation, the check) is learned from the passes before.
     """
 
+    #: Whether compilers start from nothing in whichever pass, as on another machine than that of the passes before.
+    cold = False
+
     def __init__(self, plan: Plan, now: float | None = None) -> None:
         self.cell_s = plan.cell_s
         started = time.monotonic() if now is None else now
@@ -408,9 +427,31 @@ class Budget:
         """Learn what starting a worker took."""
         self._startup[setting.label] = wall_s
 
+    @property
+    def lessons(self) -> dict[str, dict[str, Any]]:
+        """What was learned, as JSON: by setting seconds to start, and beside the timed ones by point."""
+        told: dict[str, dict[str, Any]] = {
+            label: {"startup_s": seconds, "overhead_s": {}} for label, seconds in self._startup.items()
+        }
+        for (label, point), seconds in self._learned.items():
+            told.setdefault(label, {"overhead_s": {}})["overhead_s"][point] = seconds
+        return told
+
+    def recall(self, lessons: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on from what an earlier budget learned on this machine."""
+        for label, told in lessons.items():
+            if "startup_s" in told:
+                self._startup[label] = told["startup_s"]
+            self._learned |= {(label, point): seconds for point, seconds in told.get("overhead_s", {}).items()}
+
+    def wish(self, jobs: Sequence[Job]) -> tuple[float, int]:
+        """Seconds that ``jobs`` take in one process beside the timed ones, and their timed loops."""
+        label = jobs[0].setting.label if jobs else ""
+        return self._startup.get(label, 2.0) + sum(map(self._overhead, jobs)), sum(map(_loops, jobs))
+
     def _overhead(self, job: Job) -> float:
         cost = job.setting.entry.cost
-        compiled = (len(PHASES) * (len(job.phases) > 1) + 1) * cost.first_call_s if job.pass_number == 1 else 0.0
+        compiled = (len(PHASES) * (len(job.phases) > 1) + 1) * cost.first_call_s * (self.cold or job.pass_number == 1)
         if job.key in self._learned:
             return self._learned[job.key] + compiled
         # prepared, checked against the reference, warmed up, at least three rounds, however long a step is

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench import estimate
-from bench.plan import Job
 
 Key = tuple[str, str]
 
@@ -27,10 +26,10 @@ class Precision:
     def __init__(self) -> None:
         self._logs: dict[Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def learn(self, job: Job, phases: dict[str, Any]) -> None:
+    def learn(self, key: Key, phases: dict[str, Any]) -> None:
         """Take in one pass of a job."""
         for phase, result in phases.items():
-            self._logs[job.key][phase].append(estimate.log_time(result["seconds"], result["reference_s"]))
+            self._logs[key][phase].append(estimate.log_time(result["seconds"], result["reference_s"]))
 
     def half_width(self, key: Key) -> float:
         """Of the widest phase of a job; infinite where there is one pass or none."""

@@ -41,6 +41,15 @@ class Measured:
     extra_info: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Heritage:
+    """What a recorder of part of a run has from those before it on the same machine."""
+
+    compiled: Path  # where compiled code lies, and stays
+    lessons: dict[str, dict[str, Any]]  # as ``Recorder.learned`` told them
+    checked: bool  # whether the user's own implementations were held to the reference
+
+
 @dataclass
 class Recorder:
     """The state of a run.  One worker is alive at a time."""
@@ -50,6 +59,7 @@ class Recorder:
     failed: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, Any]] = field(default_factory=list)
     watch: Callable[[Job], None] = lambda job: None
+    heritage: Heritage | None = None
 
     def __post_init__(self) -> None:
         process.check_threads(self.plan.settings.threads)
@@ -57,16 +67,24 @@ class Recorder:
         self.left_out += self.plan.left_out
         self._cpus = process.pick_cpus(self.plan.settings.threads)
         self._scratch = Path(tempfile.mkdtemp(prefix="backprop-bench-"))
+        self._compiled = self.heritage.compiled if self.heritage else self._scratch / "compiled"
         self._worker: WorkerProcess | None = None
         self._worker_key: tuple[int, str] | None = None
         self._dead: dict[tuple[int, str], str] = {}
         self._pending = list(self.plan.jobs)
         self._done: dict[int, dict[str, Any]] = {}  # id of a job: answers by phase
         self._hold: dict[str, Any] = {}
-        self._quiet_level: dict[str, float] = {}  # of each setting, the lowest level any of its processes saw
+        # of each setting, the lowest level any of its processes saw
+        self._quiet_level: dict[str, float] = {
+            label: told["quiet_level"] for label, told in self._lessons.items() if told.get("quiet_level")
+        }
         self._budget: Budget | None = None
         self._precision = Precision()
         self._chosen: tuple[int, set[tuple[str, str]]] = (0, set())  # of a further pass: its number, and its jobs
+
+    @property
+    def _lessons(self) -> dict[str, dict[str, Any]]:
+        return self.heritage.lessons if self.heritage else {}
 
     def open(self) -> None:
         """Move the harness off the cores that measure, and check the user's own implementations."""
@@ -74,9 +92,13 @@ class Recorder:
         if warning:
             self.notes.append(warning)
         for setting in {job.setting.label: job.setting for job in self.plan.jobs}.values():
-            if setting.entry.summary == "your own":
+            if setting.entry.summary == "your own" and not (self.heritage and self.heritage.checked):
                 self._check_own(setting)
         self._budget = Budget(self.plan)
+        self._budget.recall(self._lessons)
+        if self.heritage:
+            self._budget.cold = not {job.setting.label for job in self.plan.jobs} <= self._lessons.keys()
+            return
         needed = self._budget.needed_for_one_pass()
         if self.plan.budget_s is not None and needed > self.plan.budget_s:
             self.notes.append(
@@ -90,6 +112,17 @@ class Recorder:
             self._worker.stop()
             self._worker = None
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def learned(self) -> dict[str, dict[str, Any]]:
+        """Lessons for a later recorder on this machine."""
+        told = {} if self._budget is None else self._budget.lessons
+        for label, level in self._quiet_level.items():
+            told.setdefault(label, {})["quiet_level"] = level
+        return told
+
+    def at_hand(self, job: Job) -> bool:
+        """Whether a job is measured, so that its cells cost no time to ask for."""
+        return id(job) in self._done
 
     def expect(self, jobs: Collection[Job]) -> None:
         """Which of the plan's jobs will be asked for; those in reach of each other are measured together."""
@@ -182,7 +215,7 @@ class Recorder:
             return
         self._throttled(job, task)
         once_s = task.traced_s + sum(result["first_call_s"] for result in task.results.values())
-        self._precision.learn(job, task.results)
+        self._precision.learn(job.key, task.results)
         self._budget.spent(job, task.wall_s, once_s, task.seconds)
         wall_s = task.wall_s / len(task.results)
         self._done[id(job)] = {phase: result | {"wall_s": wall_s} for phase, result in task.results.items()}
@@ -234,7 +267,7 @@ class Recorder:
             self._worker.stop()
         log = self._scratch / f"{job.setting.entry.name}-pass{job.pass_number}.log"
         start = time.monotonic()
-        self._worker, self._worker_key = WorkerProcess(job.setting, self._cpus, self._scratch / "compiled", log), key
+        self._worker, self._worker_key = WorkerProcess(job.setting, self._cpus, self._compiled, log), key
         try:
             settings, quiet_level = self.plan.settings, self._quiet_level.get(job.setting.label)
             self._hold = self._worker.start(settings.data, settings.seed, settings.kernels, quiet_level)

@@ -55,7 +55,7 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
     """
     planned = plan.make(settings)
     check_threads(settings.threads)
-    _claim(settings, out, resume)
+    claim(settings, out, resume)
     with locked(out), progress_bar(console) as progress:
         watcher = Watcher(progress, planned.budget_s)
         output = io.StringIO()
@@ -95,7 +95,7 @@ def _arguments(settings: Settings, out: Path) -> list[str]:
     return arguments
 
 
-def _claim(settings: Settings, out: Path, resume: bool) -> None:
+def claim(settings: Settings, out: Path, resume: bool) -> None:
     """Refuse a directory that holds another run; remember these settings in a fresh one."""
     record = out / "run.json"
     asked = json.loads(

@@ -13,10 +13,12 @@ Answers: ``{"ok": true, ...}``, or ``{"ok": false, "kind": "mismatch"|"memory"|"
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import math
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ from functools import partial
 from typing import Any
 
 from backprop_files import USUAL_OPTIMIZER
+
+#: Of ``prctl``: which signal a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
 
 
 def main(answers: int) -> None:
@@ -34,6 +39,7 @@ def main(answers: int) -> None:
             with contextlib.suppress(OSError):  # a container may forbid it; the start answer says what holds
                 os.sched_setaffinity(0, cpus)
     _offer_to_the_oom_killer()
+    _end_with_the_parent()
     worker: Worker | None = None
     with os.fdopen(answers, "w") as out:
         for line in sys.stdin:
@@ -80,6 +86,12 @@ def _offer_to_the_oom_killer() -> None:
     """If memory runs out, this process goes, not the one that holds the results."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write("1000")
+
+
+def _end_with_the_parent() -> None:
+    """Where whoever asks is killed outright, the system ends this process at once, amid whatever it is timing."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone; elsewhere it ends with its standard input
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @dataclass
@@ -258,7 +270,9 @@ class Worker:
         from bench import experiments
 
         gc.collect()
-        rows = experiments.find(request["name"]).measure(self._workbench(), request["arguments"])
+        measure = experiments.find(request["name"]).measure
+        assert measure is not None  # experiments that start processes of their own are not asked of a worker
+        rows = measure(self._workbench(), request["arguments"])
         return {"rows": rows, "quiet_level": self._quiet_level()}
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:

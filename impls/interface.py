@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -155,3 +156,51 @@ class Trains(Protocol):
 
     def parameters(self) -> list[AnyArray]:
         """As of ``Backprop``."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a data-parallel implementation find each other, and what this one may listen on."""
+
+    rank: int
+    ranks: int  # processes in all
+    place: str  # a file that all can reach, or the HOST:PORT on which process 0 waits for the others
+    address: str = "127.0.0.1"  # this process's own, to which its sockets are bound
+    interface: str = "lo"  # the network interface that has it
+
+
+@runtime_checkable
+class DataParallel(Protocol):
+    """What an implementation adds whose ranks share the rows of one batch: every rank keeps all parameters, computes the
+    gradients of its own rows, and all-reduces them before its update.
+
+    Every rank is built on the same, whole problem.  Loss and gradients are those of the mean over all its rows, however
+    they are split; ``gradients``, ``parameters`` and ``loss_value`` tell these on every rank.  All methods but ``alone``'s
+    are collective: they return when every rank has called them.
+    """
+
+    rank: int  # of this process
+    ranks: int  # that share the rows: processes, or all devices of all processes
+
+    @classmethod
+    def join(cls, meeting: Meeting) -> object:
+        """Meet the other processes, before any instance is built.  A process that joins nobody is a rank alone."""
+
+    @classmethod
+    def leave(cls) -> object:
+        """Part, once all are done; the process is to end then."""
+
+    def step_in_turn(self) -> object:
+        """The same step, but nothing is sent before all gradients are computed: then they are all-reduced at one go."""
+
+    def step_alone(self) -> object:
+        """The same step on the rank's own share, and nothing is sent.
+
+        Parameters of the ranks drift apart: an instance that has stepped alone is good for nothing else.
+        """
+
+    def all_reduce(self, size_bytes: int) -> Callable[[], object]:
+        """A call that sums a buffer of so many bytes over all ranks, the way gradients are; ``synchronize`` waits for it."""
+
+    def gather(self, numbers: Sequence[float]) -> Array:
+        """What every process has to say, on every one of them: (processes, len(numbers))."""

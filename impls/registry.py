@@ -66,6 +66,7 @@ class Entry:
     slow: bool = False  # sweeps far smaller cells, to stay within the same time
     cost: Cost = Cost(2e-5)
     object_bytes: int = 0  # of a number that is a Python object; 0: numbers lie in arrays
+    launched_by: str = ""  # data parallel (``DataParallel``): torchrun starts its ranks, or they are started one by one
 
     def missing(self) -> str | None:
         """Why it cannot run here, with the line that mends it; None if it can."""
@@ -212,6 +213,17 @@ ENTRIES = (
         cost=Cost(1e-5, first_call_s=0.3),
     ),
     Entry(
+        "torch-ddp",
+        "impls.torch_ddp:TorchDDP",
+        "PyTorch: DistributedDataParallel, rows split over ranks",
+        requires=("torch",),
+        extra="torch",
+        devices=("cpu", "cuda"),
+        sweeps=(),  # alone in a process it is torch with what DDP adds: the experiment parallel tells that at one rank
+        cost=Cost(5e-4, first_call_s=0.05),
+        launched_by="torchrun",
+    ),
+    Entry(
         "jax",
         "impls.jax_jit:JaxJit",
         "JAX: one jitted step, parameters donated; optax",
@@ -224,6 +236,18 @@ ENTRIES = (
         accelerator_dtypes=("tf32",),
         transfers=TRANSFERS[:1],  # no pinned memory to be had
         cost=Cost(5e-5, first_call_s=0.15),
+    ),
+    Entry(
+        "jax-sharded",
+        "impls.jax_sharded:JaxSharded",
+        "JAX: rows sharded over a mesh of devices",
+        requires=("jax",),
+        optimizers_require=("optax",),
+        extra="jax",
+        devices=("cpu", "gpu"),
+        sweeps=(),
+        cost=Cost(8e-5, first_call_s=0.2),
+        launched_by="processes",
     ),
     Entry(
         "sklearn",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +164,59 @@ def write(path: Path, benchmarks: Iterable[dict[str, Any]], **ours: Any) -> Path
     """Write a file of these benchmarks."""
     path.write_text(json.dumps(document(benchmarks, **ours)))
     return path
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine of a planted fleet: ``slower`` lengthens everything, its reference too (another clock), ``odd`` its cells
+    alone; ``facts`` go into its ``machine_info``; ``passes`` are those it measures.
+    """
+
+    node: str
+    passes: tuple[int, ...]
+    slower: float = 1.0
+    odd: float = 1.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    law: Law | None = None  # of its own
+
+
+def fleet(
+    folder: Path,
+    hosts: Sequence[Host],
+    law: Law,
+    *,
+    seed: int,
+    impls: Sequence[str] = ("numpy",),
+    noise: Noise = Noise(),
+    process: float = 0.0,
+    chosen: Range = RANGE,
+) -> Path:
+    """A run directory with a file for each implementation, pass and machine; ``process`` is log-normal noise that all cells
+    of a file share.
+    """
+    rng = np.random.default_rng(seed)
+    for host in hosts:
+        for impl in impls:
+            for number in host.passes:
+                found = entries(
+                    host.law or law, seed=int(rng.integers(1 << 30)), impl=impl, passes=1, noise=noise, chosen=chosen
+                )
+                factor = float(host.odd * np.exp(process * rng.standard_normal()))
+                content = document(_on_host(found, number, host, factor))
+                content["machine_info"] |= {"node": host.node, **host.facts}
+                (folder / "data").mkdir(parents=True, exist_ok=True)
+                name = f"{impl}-pass{number}-{hosts.index(host)}.json"
+                (folder / "data" / name).write_text(json.dumps(content))
+    return folder
+
+
+def _on_host(found: list[dict[str, Any]], number: int, host: Host, factor: float) -> list[dict[str, Any]]:
+    for benchmark in found:
+        info, stats = benchmark["extra_info"], benchmark["stats"]
+        stats["data"] = [s * host.slower * factor for s in stats["data"]]
+        stats["median"] *= host.slower * factor
+        info["reference_s"] = {k: [s * host.slower for s in times] for k, times in info["reference_s"].items()}
+        info["ceiling_flops"] /= host.slower
+        info["bandwidth_bytes_per_s"] /= host.slower
+        info["pass"] = number
+    return found

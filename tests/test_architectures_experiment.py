@@ -382,6 +382,7 @@ class Spoiled(Workbench):
 
 @pytest.mark.parametrize("seed", [0, 3])  # orders of the points
 def test_what_is_wrong_is_never_timed_and_named(seed: int) -> None:
+    assert EXPERIMENT.measure is not None
     bench = Spoiled(registry.find("numpy"), "cpu", "float32", 1, 0, {}, Quiet({}))
     task = EXPERIMENT.tasks(Settings("smoke", impls=("numpy",), seed=seed, architectures=("rnn",)))[0]
     with pytest.raises(Mismatch, match=r"rnn at n=\d+ T=\d+ .*move of the all parameters differs .* by 1 "):

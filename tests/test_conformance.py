@@ -30,12 +30,17 @@ def available(entry: Entry) -> Entry:
     return entry
 
 
+def thorough(entry: Entry) -> bool:
+    """Whether it is held closely: all but what compiles for half a minute a case, or is a peer, with tests of its own."""
+    return "smoke" in entry.sweeps or bool(entry.launched_by)
+
+
 def cases() -> Iterator[object]:
     """Registry × dtype × activation × loss.  Compilers take a third of a second a function, so they get every
     activation once and every loss and dtype once, not the whole product.
     """
     for entry in registry.ENTRIES:
-        if "smoke" not in entry.sweeps:
+        if not thorough(entry):
             continue  # compiled for half a minute a case: one case of its own below
         compiles = entry.cost.first_call_s > 0.1
         for dtype in entry.dtypes:
@@ -89,7 +94,7 @@ def test_agrees_with_the_reference(entry: Entry, dtype: str, activation: str, lo
         np.testing.assert_array_equal(array, before)  # inputs unmutated
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if "smoke" in e.sweeps], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if thorough(e)], ids=lambda e: e.name)
 @pytest.mark.parametrize("n", [1, 23])
 def test_one_example_and_uneven_blocks(entry: Entry, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     available(entry)
@@ -103,7 +108,7 @@ def test_one_example_and_uneven_blocks(entry: Entry, n: int, monkeypatch: pytest
             check_phases(entry.prepare(problem, dtype="float64"), expected)
 
 
-@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if "smoke" not in e.sweeps], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", [e for e in registry.ENTRIES if not thorough(e)], ids=lambda e: e.name)
 def test_slow_compilers_agree_once(entry: Entry) -> None:
     available(entry)
     problem = problem_of("tanh", "mse")

@@ -60,7 +60,8 @@ def test_every_experiment_is_whole(name: str) -> None:
     experiment = find(name)
     assert experiment.name == name
     for profile in PROFILES:
-        keys = [task.key for task in experiment.tasks(Settings(profile=profile))]
+        settings = Settings(profile=profile, impls=experiment.impls)
+        keys = [task.key for task in experiment.tasks(settings)]
         assert len(keys) == len(set(keys)) > 0
 
 

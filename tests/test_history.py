@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import history, history_page, history_record, history_store
+from analysis import history, history_page, history_record, history_store, machines
 from analysis.history_record import PRODUCTS, Commit, Group, Point
 from analysis.page import bundle
 from analysis.statistics import Interval
@@ -177,9 +177,9 @@ def test_machine_classes() -> None:
         "system": "Linux",
         "machine": "x",
     }
-    same = history_record.machine_class(facts | {"memory_bytes": (25 << 30) + 4096, "release": "6.1", "node": "other"})
-    assert history_record.machine_class(facts) == same
-    assert history_record.machine_name(same) == "A, 2 cores, 25 GiB, Linux x"
+    same = machines.machine_class(facts | {"memory_bytes": (25 << 30) + 4096, "release": "6.1", "node": "other"})
+    assert machines.machine_class(facts) == same
+    assert machines.machine_name(same) == "A, 2 cores, 25 GiB, Linux x"
     for change in (
         {"cpu_model": "B"},
         {"affinity": [0]},
@@ -187,8 +187,8 @@ def test_machine_classes() -> None:
         {"machine": "y"},
         {"accelerators": ["H"]},
     ):
-        assert history_record.machine_class(facts | change) != same
-    history_record.machine_name(history_record.machine_class({}))
+        assert machines.machine_class(facts | change) != same
+    machines.machine_name(machines.machine_class({}))
 
 
 # --- adding and reading ---------------------------------------------------------------------------------------------

@@ -124,8 +124,9 @@ def test_grows_linearly_with_the_examples(entry: Entry, activation: str) -> None
     network = able(entry, (64, 32, 32, 10), activation)
     unit = 8 if entry.slow else 128
     first, second, third = (bytes_of(entry, network, times * unit) for times in (1, 2, 3))
-    steps_of_lists = 0.05 if entry.object_bytes else 1e-3  # lists make room for more than they hold
-    assert second - first == pytest.approx(third - second, rel=steps_of_lists)
+    # lists make room for more than they hold; of sharded rows XLA plans some buffers otherwise from size to size
+    rough = 0.05 if entry.object_bytes else 0.02 if entry.launched_by == "processes" else 1e-3
+    assert second - first == pytest.approx(third - second, rel=rough)
     assert second > first
 
 

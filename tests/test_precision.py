@@ -28,7 +28,7 @@ def after(passes: int, jobs: list[Job], wide: Job) -> Precision:
     precision = Precision()
     for _ in range(passes):
         for job in jobs:
-            precision.learn(job, measured(rng, 0.1 if job is wide else 0.005))
+            precision.learn(job.key, measured(rng, 0.1 if job is wide else 0.005))
     return precision
 
 

@@ -78,3 +78,18 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         Store(tmp_path / "file")
+
+
+def test_each_machine_keeps_its_own_facts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for cell, node in (("a", "one"), ("b", "two"), ("c", "one"), ("d", "../two")):
+        store.keep(cell, document(cell) | {"machine_info": {"node": node}})
+    store.merge({"schema_version": 1})
+    found = {json.loads(path.read_text())["machine_info"]["node"]: cells(path) for path in store.paths()}
+    assert found == {"one": ["a", "c"], "two": ["b"], "../two": ["d"]}
+    assert all(path.parent == tmp_path / "data" for path in store.paths())
+    store = Store(tmp_path)
+    loose = [store.keep(cell, document(cell) | {"machine_info": {"node": "one"}}) for cell in ("e", "f")]
+    store.merge({"schema_version": 1}, loose[:1])
+    assert store.finished() == set("abcdef")
+    assert [path for path in store.paths() if path.parent == store.cells] == loose[1:]

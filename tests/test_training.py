@@ -12,7 +12,7 @@ from impls import datasets, reference, registry
 from impls.interface import Array, Network, Problem
 from impls.problem import make_problem
 from impls.registry import Entry
-from tests.test_conformance import available
+from tests.test_conformance import available, thorough
 
 ACCURACY = 0.95
 TEST_ROWS = 360
@@ -86,7 +86,7 @@ RATES = {"momentum": (0.3, 60), "nesterov": (0.3, 60), "adagrad": (0.1, 60), "rm
 @pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda e: e.name)
 def test_every_optimizer_learns_the_digits(entry: Entry, optimizer: str) -> None:
     available(entry)
-    if entry.slow or entry.cost.example_s or "smoke" not in entry.sweeps:
+    if entry.slow or entry.cost.example_s or not thorough(entry):
         pytest.skip("too slow for it: the ten steps of test_optimizers.py tell")
     rate, steps = RATES[optimizer]
     learns(entry, replace(USUAL, rate=rate, steps=steps, optimizer=optimizer))

@@ -64,12 +64,19 @@ class Found:
 
         The row has ``seconds``, a number or a list, and ``reference_s`` by kernel beside them.
         """
-        raw = float(np.exp(quiet(np.atleast_1d(np.asarray(row["seconds"], float)))))
+        return float(np.exp(quiet(np.atleast_1d(np.asarray(row["seconds"], float))))) / self._clock(row)
+
+    def usual_seconds(self, row: Row) -> float:
+        """The same of the median round: for what is not only slowed by others, but by itself, now more and now less."""
+        return float(np.median(np.asarray(row["seconds"], float))) / self._clock(row)
+
+    def _clock(self, row: Row) -> float:
+        """How much slower than usual the clock ran, by the products beside a row; 1 where there are none."""
         products = _products(row)
         if not len(products):
-            return raw
+            return 1.0
         clock = float(np.exp(quiet(products))) / self._usual_product_s
-        return raw / min(max(clock, 1 / MOST_CLOCK), MOST_CLOCK)
+        return min(max(clock, 1 / MOST_CLOCK), MOST_CLOCK)
 
 
 def _products(row: Row) -> np.ndarray:

@@ -39,14 +39,24 @@ class Side:
 
 
 def sides(paths: Sequence[Path]) -> list[Side]:
-    """Read every run by itself.  Raises UserError for fewer than two, or for one that is not whole."""
-    if len(paths) < 2:
-        raise UserError("--compare takes two runs or more: backprop-bench report A B --compare")
+    """Read every run by itself; one that machines of several classes measured is a side for each of them.
+
+    Raises UserError for fewer than two sides, or for a run that is not whole.
+    """
     found = []
     for path, name in zip(paths, names(paths), strict=True):
         run = load.load([path])
-        entries = run.entries[~run.entries["phase"].isin(TRANSFERS)]
-        found.append(Side(name, run, cell_table.table(entries).drop_duplicates(_CELL)))
+        several = load.of_several_classes(run)
+        parts = (
+            {f"{name}, {known.short}": load.of_class(run, known.id) for known in run.classes}
+            if several
+            else {name: run}
+        )
+        for told, part in parts.items():
+            entries = part.entries[~part.entries["phase"].isin(TRANSFERS)]
+            found.append(Side(told, part, cell_table.table(entries).drop_duplicates(_CELL)))
+    if len(found) < 2:
+        raise UserError("--compare takes two runs or more: backprop-bench report A B --compare")
     return found
 
 

@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 from rich.console import Console
 
 from backprop_files import SCHEMA_VERSION, UserError, write_json
-from bench import documents, machine, plan, process, snapshots
+from bench import documents, machine, plan, process, ranks, snapshots
 from bench.cells import Setting
-from bench.experiments import IMPLS, PROFILES, Experiment, Settings, Task
+from bench.experiments import PROFILES, Experiment, Settings, Site, Task
 from bench.process import CellFailed, WorkerFailed, WorkerProcess
 from bench.progress_bar import progress_bar
 from bench.store import locked
@@ -92,7 +92,11 @@ class Record:
 
 
 def _relevant(experiment: Experiment, settings: Settings) -> dict[str, Any]:
-    unused = {"data": not experiment.uses_data, "architectures": not experiment.uses_architectures}
+    unused = {
+        "data": not experiment.uses_data,
+        "architectures": not experiment.uses_architectures,
+        "ranks": experiment.launch is None,
+    }
     return {key: value for key, value in asdict(settings).items() if not unused.get(key)}
 
 
@@ -108,7 +112,7 @@ def run(
     Raises UserError for bad settings or a directory in use, and KeyboardInterrupt with every finished task on disk.
     """
     planned = plan_of(experiments, settings)
-    records = [Record(out, experiment, settings) for experiment in experiments]
+    records = [Record(out, experiment, asked_of(experiment, settings)) for experiment in experiments]
     for record in records:
         if resume:
             record.resume()
@@ -122,7 +126,7 @@ def run(
     ):
         total = sum(len(tasks) for _, tasks in planned)
         bar = progress.add_task("starting", total=total)
-        cpus = process.pick_cpus(settings.threads)
+        cpus, cores = process.pick_cpus(settings.threads), ranks.usual_cores()
         process.keep_off(cpus)
         for record, (experiment, tasks) in zip(records, planned, strict=True):
 
@@ -132,22 +136,31 @@ def run(
             due = [task for task in tasks if task.key not in record.finished]
             progress.update(bar, advance=len(tasks) - len(due))
             record.write()
-            _Runner(experiment, settings, record, cpus, Path(scratch), watch).run(due)
+            site = Site(
+                asked_of(experiment, settings), cores, Path(scratch) / experiment.name, Path(scratch) / "compiled"
+            )
+            _Runner(experiment, site, record, cpus, Path(scratch), watch).run(due)
             failed += record.document["failed"]
     return failed
 
 
-def usual_impls() -> tuple[tuple[str, ...], dict[str, str]]:
-    """Of the implementations measured where none is named: those that can run here, and why the others cannot."""
-    reasons = {name: registry.find(name).missing() for name in IMPLS}
+def usual_impls(experiment: Experiment) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Of the implementations it measures where none is named: those that can run here, and why the others cannot."""
+    reasons = {name: registry.find(name).missing() for name in experiment.impls}
     ready = tuple(name for name, reason in reasons.items() if reason is None)
     return ready, {name: reason for name, reason in reasons.items() if reason}
 
 
+def asked_of(experiment: Experiment, settings: Settings) -> Settings:
+    """The settings, with the experiment's usual implementations where none is named."""
+    return settings if settings.impls else replace(settings, impls=usual_impls(experiment)[0])
+
+
 def plan_of(experiments: Sequence[Experiment], settings: Settings) -> list[tuple[Experiment, list[Task]]]:
     """Every experiment's tasks.  Raises UserError for anything that can be known to be wrong before it is measured."""
-    _check(settings)
-    return [(experiment, experiment.tasks(settings)) for experiment in experiments]
+    for experiment in experiments:
+        _check(asked_of(experiment, settings))
+    return [(experiment, experiment.tasks(asked_of(experiment, settings))) for experiment in experiments]
 
 
 def _check(settings: Settings) -> None:
@@ -176,20 +189,35 @@ class _Runner:
     """One experiment's tasks, process by process."""
 
     def __init__(
-        self, experiment: Experiment, settings: Settings, record: Record, cpus: list[int], scratch: Path, watch: Watch
+        self, experiment: Experiment, site: Site, record: Record, cpus: list[int], scratch: Path, watch: Watch
     ) -> None:
-        self.experiment, self.settings, self.record = experiment, settings, record
+        self.experiment, self.site, self.settings, self.record = experiment, site, site.settings, record
         self.cpus, self.scratch, self.watch = cpus, scratch, watch
         self._levels: dict[str, float] = {}  # quiet level of every implementation's processes
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Tasks of one process together, processes in the order of their first tasks."""
+        """Tasks of one process together, processes in the order of their first tasks; those with processes of their own as
+        they come.
+        """
+        if self.experiment.launch:
+            for task in tasks:
+                self._launched(task, self.experiment.launch)
+            return
         first: dict[tuple[int, str, str], int] = {}
         for i, task in enumerate(tasks):
             first.setdefault(_process_of(task), i)
         ordered = sorted(tasks, key=lambda task: first[_process_of(task)])
         for _, group in groupby(ordered, key=_process_of):
             self._in_one_process(list(group))
+
+    def _launched(self, task: Task, launch: Callable[[Site, Task], list[dict[str, Any]]]) -> None:
+        self.watch(task, False)
+        start = time.monotonic()
+        try:
+            self.record.keep(task, launch(self.site, task), time.monotonic() - start)
+        except (CellFailed, WorkerFailed) as error:
+            self.record.fail(task, str(error))
+        self.watch(task, True)
 
     def _in_one_process(self, tasks: list[Task]) -> None:
         worker: WorkerProcess | None = None

@@ -1,0 +1,147 @@
+"""Rounds of several ranks together: all set off at once, and the slowest rank's time counts.
+
+Rank 0 says how often a call is done in a round, and whether there is another; it tells the others between rounds.  It
+alone times the reference kernels, while they wait.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import reference_kernel
+from bench.quiet import TOLERANCE
+
+#: A round is about so long, many times what ranks take to set off together; of longer calls there is one a round.
+ROUND_S = 0.006
+MOST_ITERATIONS = 2_000
+#: Warm-up ends when the medians of two successive groups of so many rounds agree, and after so many groups in any case.
+WARMUP_GROUP, WARMUP_GROUPS = 2, 5
+STEADY = 0.05
+#: At most so many times as many rounds as asked for, while too few are quiet.
+PATIENCE = 1.5
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A call to be timed: what is done again and again, and what waits until it is done."""
+
+    call: Callable[[], object]
+    synchronize: Callable[[], object]
+
+
+@dataclass
+class Rounds:
+    """Of one call: seconds of one iteration by the slowest rank, one a round, and the kernels beside each."""
+
+    iterations: int = 1
+    settled: bool = False
+    quiet: int = 0
+    seconds: list[float] = field(default_factory=list)
+    reference_s: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Lockstep:
+    """The rounds of a launch.  ``gather`` gives every process all processes' numbers: the ranks' only talk beside what is
+    timed, and their barrier.  ``at`` is told where the rank is, before it waits for others.
+    """
+
+    def __init__(self, rank: int, gather: Callable[[Sequence[float]], Any], at: Callable[[str], object]) -> None:
+        self._gather, self._at = gather, at
+        self._kernels = reference_kernel.make("cpu", "") if rank == 0 else {}
+
+    def time(self, calls: Mapping[str, Timed], rounds: int) -> dict[str, Rounds]:
+        """``rounds`` of each call that nothing disturbs, if there are as many; the calls take turns, so that what changes
+        in time meets all of them alike.
+        """
+        found = {name: Rounds() for name in calls}
+        gc.disable()
+        try:
+            for name, timed in calls.items():
+                found[name].iterations = self._fitting(name, timed)
+            settled = self._settled(calls, found)
+            self._take(calls, found, rounds)
+        finally:
+            gc.enable()
+        for kept in found.values():
+            kept.settled = settled
+        return found
+
+    def _agreed(self, number: float, where: str) -> float:
+        """Rank 0's number, on all ranks: nobody goes on before everybody is here."""
+        self._at(where)
+        return float(self._gather([number])[0, 0])
+
+    def _round(self, name: str, timed: Timed, iterations: int, where: str) -> float:
+        """Seconds of one iteration, by the slowest rank."""
+        iterations = int(self._agreed(iterations, f"{where} of {name}"))
+        start = time.perf_counter()
+        for _ in range(iterations):
+            timed.call()
+        timed.synchronize()
+        elapsed = time.perf_counter() - start
+        return float(self._gather([elapsed])[:, 0].max()) / iterations
+
+    def _fitting(self, name: str, timed: Timed) -> int:
+        """Iterations that fill a round, by the fastest of a few tries; the first call of all is not among them."""
+        self._round(name, timed, 1, "the first call")
+        once = min(self._round(name, timed, 1, "warm-up") for _ in range(2))
+        once = min(once, self._round(name, timed, _iterations(2 * once), "warm-up"))
+        return int(self._agreed(_iterations(once), f"warm-up of {name}"))  # the slowest rank's time is the same on all
+
+    def _settled(self, calls: Mapping[str, Timed], found: Mapping[str, Rounds]) -> bool:
+        before: dict[str, float] = {}
+        for group in range(1, WARMUP_GROUPS + 1):
+            now = {name: self._usual(name, calls[name], found[name].iterations, group) for name in calls}
+            if before and all(abs(now[name] / before[name] - 1) < STEADY for name in calls):
+                return True  # all ranks know the same numbers, so all of them come to the same end
+            before = now
+        return False
+
+    def _usual(self, name: str, timed: Timed, iterations: int, group: int) -> float:
+        where = f"warm-up {group}"
+        return statistics.median(self._round(name, timed, iterations, where) for _ in range(WARMUP_GROUP))
+
+    def _take(self, calls: Mapping[str, Timed], found: Mapping[str, Rounds], rounds: int) -> None:
+        samples = [self._sample()]
+        for number in range(1, int(PATIENCE * rounds) + 1):
+            for name, timed in calls.items():
+                found[name].seconds.append(self._round(name, timed, found[name].iterations, f"round {number}"))
+                samples.append(self._sample())
+            self._put_beside(samples, found)
+            enough = number >= rounds and all(kept.quiet >= rounds for kept in found.values())
+            if self._agreed(enough, f"the end of round {number}"):  # rank 0 alone knows what was quiet
+                return
+
+    def _sample(self) -> dict[str, float]:
+        """The kernels' seconds; rank 0's alone."""
+        return {name: kernel(1) for name, kernel in self._kernels.items()}
+
+    @staticmethod
+    def _put_beside(samples: Sequence[Mapping[str, float]], found: Mapping[str, Rounds]) -> None:
+        """The mean of the samples before and after each round, and how many rounds lie between two quiet ones.
+
+        Quiet is told as in ``bench.quiet``, but from what was seen behind the very same call: what that leaves in the caches
+        moves the kernels too, and a launch is too short for that to even out.
+        """
+        calm = _quiet(samples, len(found))
+        for i, kept in enumerate(found.values()):
+            rounds = range(i, len(samples) - 1, len(found))
+            kept.quiet = sum(calm[r] and calm[r + 1] for r in rounds)
+            kept.reference_s = {
+                kernel: [(samples[r][kernel] + samples[r + 1][kernel]) / 2 for r in rounds] for kernel in samples[0]
+            }
+
+
+def _quiet(samples: Sequence[Mapping[str, float]], calls: int) -> list[bool]:
+    """Of each sample, whether objects take about as long, in products, as they did at best behind the same call."""
+    telltales = [sample["objects"] / sample["product"] if sample else 1.0 for sample in samples]
+    return [telltale <= TOLERANCE * min(telltales[i % calls :: calls]) for i, telltale in enumerate(telltales)]
+
+
+def _iterations(once_s: float) -> int:
+    return max(1, min(MOST_ITERATIONS, round(ROUND_S / max(once_s, 1e-7))))

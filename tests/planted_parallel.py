@@ -1,0 +1,114 @@
+"""Rows of the experiment ``parallel`` with planted truth: a known law, seeded noise of launches and of cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from analysis.experiments.found import Found
+
+NETWORKS = (((64, 128, 128, 10), 4), ((64, 512, 512, 10), 4), ((64, 128, 128, 10), 48), ((64, 256, 256, 256, 10), 4))
+BYTES = tuple(8 * 8**i for i in range(8))  # 8 B … 16 MiB
+N0 = 256
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A planted machine; ``contention`` is s(k) beyond one rank, ``hops`` the steps of an all-reduce over k ranks, ``hidden``
+    the share of communication that overlap hides.
+    """
+
+    alpha_s: float = 5e-5
+    beta_s: float = 4e-10
+    t0_s: float = 2e-4
+    a_s: float = 4e-11
+    b_s: float = 3e-10
+    c_s: float = 1.5e-9
+    contention: float = 1.1
+    cores: int = 2
+    hidden: float = 0.0
+    by_layer: float = 0.0  # all-reduces that every layer adds where nothing waits
+    hops: Callable[[int], float] = field(default=math.log2)
+    compute: Callable[[float, int], float] = field(default=lambda share, k: share)
+
+    def over(self, k: int) -> float:
+        """o(k)."""
+        return max(1.0, k / self.cores)
+
+    def sends(self, k: int, size: float) -> float:
+        """Seconds of an all-reduce."""
+        return self.over(k) * (self.alpha_s * self.hops(k) + self.beta_s * size * (k - 1) / k)
+
+    def step(self, variant: str, k: int, row: dict[str, Any]) -> float:
+        """Seconds of a step."""
+        share = self.compute(math.ceil(row["n"] / k), k)
+        work = self.t0_s + share * (self.a_s * row["m"] + self.b_s * row["u"] * row["p"]) + self.c_s * row["m"]
+        work *= self.over(k) * (self.contention if k > 1 else 1.0)
+        sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"])
+        more = self.by_layer * row["depth"] * self.over(k) * self.alpha_s * self.hops(k) if variant == "step" else 0.0
+        return float(work + more + sent * (1 - self.hidden if variant == "step" else 1))
+
+
+USUAL = Truth()
+
+
+def sizes(layers: tuple[int, ...], p: int) -> dict[str, Any]:
+    """m, u, p and what else a network has."""
+    m = sum(a * b + b for a, b in pairwise(layers))
+    return {
+        "layers": list(layers), "activation": f"horner-{p // 4}", "loss": "mse", "m": m, "u": sum(layers[1:-1]), "p": p,
+        "depth": len(layers) - 1, "gradient_bytes": 4 * m, "gradient_error": 1e-7,
+    }  # fmt: skip
+
+
+def points(k: int) -> list[dict[str, Any]]:
+    """Strong and weak scaling of every network, and smaller batches that tell coefficients apart."""
+    made = []
+    for layers, p in NETWORKS:
+        by_n = {4 * N0: ["strong"], k * N0: ["weak"], 64: ["model"], 16: ["model"]}
+        if k == 4:
+            by_n[4 * N0] = ["strong", "weak"]
+        made += [{**sizes(layers, p), "n": n, "scaling": ",".join(told)} for n, told in by_n.items()]
+    return made
+
+
+def rows(
+    truth: Truth = USUAL, *, seed: int = 0, passes: int = 3, ranks: tuple[int, ...] = (1, 2, 4), launch: float = 0.01,
+    noise: float = 0.01, impl: str = "torch-ddp",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What tasks answer, as ``analysis.experiments.found`` hands it on; ``launch`` and ``noise`` are log deviations, of a
+    launch as a whole and of a cell in it.
+    """
+    rng = np.random.default_rng(seed)
+    made: list[dict[str, Any]] = []
+    for number in range(1, passes + 1):
+        for k in ranks:
+            whole = math.exp(launch * rng.standard_normal())
+            task = {
+                "impl": impl,
+                "pass": number,
+                "key": f"{impl}/ranks{k}/pass{number}",
+                "ranks": k,
+                "cores": min(k, truth.cores),
+            }
+
+            def add(seconds: float, whole: float = whole, task: dict[str, Any] = task, **row: Any) -> None:
+                time = seconds * whole * math.exp(noise * rng.standard_normal())
+                made.append({**task, "layout": "processes", "quiet": 3, "settled": True, **row, "seconds": [time]})
+
+            for row in points(k):
+                for variant in ("step", "in_turn", "alone"):
+                    add(truth.step(variant, k, row), kind="step", variant=variant, **row)
+            for size in BYTES:
+                add(truth.sends(k, size) if k > 1 else 2e-5, kind="all_reduce", bytes=size)
+    return made
+
+
+def found(truth: Truth = USUAL, **how: Any) -> Found:
+    """A whole experiment."""
+    return Found("parallel", {"impls": ["torch-ddp"]}, {}, "now", rows(truth, **how), [])

@@ -1,0 +1,194 @@
+"""The experiment ``parallel``: its points and tasks, its rows from real ranks, and rounds in lockstep on planted clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from backprop_bench import app
+from backprop_files import ON_REQUEST, UserError
+from bench import lockstep, reference_kernel
+from bench.experiments import PROFILES, Settings, find, parallel, run
+from bench.lockstep import Lockstep, Timed
+from bench.rank_worker import Desk, Progress
+from impls import registry
+from impls.conformance import Mismatch
+from impls.interface import Network
+
+EXPERIMENT = find("parallel")
+
+
+# --- points and tasks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_strong_keeps_the_rows_and_weak_those_of_each_rank(profile: str) -> None:
+    on = {k: parallel.points(profile, k) for k in (1, 2, 4)}
+    for scaled in parallel.SCALED[profile]:
+        for k, points in on.items():
+            of_network = [p for p in points if p.network == scaled.network]
+            assert [p.n for p in of_network if "strong" in p.scaling.split(",")] == [scaled.strong]
+            assert [p.n for p in of_network if "weak" in p.scaling.split(",")] == [scaled.weak * k]
+    for points in on.values():
+        assert len({(p.network, p.n) for p in points}) == len(points)  # none is measured twice
+
+
+def test_the_laws_terms_can_be_told_apart() -> None:
+    points = [p for k in (1, 2) for p in parallel.points("quick", k)]
+    networks = [p.network for p in points]
+    assert len({p.n for p in points}) >= 5
+    assert len({n.m for n in networks}) >= 4
+    assert len({n.activation for n in networks}) >= 2
+
+
+def test_ranks_to_be_compared_are_launched_one_after_the_other() -> None:
+    tasks = EXPERIMENT.tasks(Settings("quick", impls=("torch-ddp", "jax-sharded"), ranks=(1, 2)))
+    assert [task.key for task in tasks[:4]] == [
+        "torch-ddp/ranks1/pass1",
+        "jax-sharded/ranks1/pass1",
+        "torch-ddp/ranks2/pass1",
+        "jax-sharded/ranks2/pass1",
+    ]
+    assert len(tasks) == 4 * parallel.PASSES["quick"]
+    assert all(task.arguments["cores"] <= task.arguments["ranks"] for task in tasks)
+
+
+def test_its_own_implementations_are_the_usual_ones_and_others_keep_theirs() -> None:
+    unnamed = Settings("smoke", impls=())
+    asked = run.asked_of(EXPERIMENT, unnamed).impls
+    assert set(asked) <= {"torch-ddp", "jax-sharded"}
+    assert not set(run.asked_of(find("epochs"), unnamed).impls) & {"torch-ddp", "jax-sharded"}
+    assert run.asked_of(EXPERIMENT, Settings(impls=("torch-ddp",))).impls == ("torch-ddp",)
+    assert "parallel" in ON_REQUEST
+
+
+def test_what_is_not_data_parallel_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"'numpy' is not data parallel: .* use torch-ddp, jax-sharded"):
+        run.plan_of([EXPERIMENT], Settings("smoke", impls=("numpy",)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["parallel", "--ranks", "1,two"], "give numbers of processes with commas"),
+        (["parallel", "--ranks", "0"], "give numbers of processes with commas"),
+        (["epochs", "--ranks", "2"], "an experiment that was not named: parallel"),
+    ],
+)
+def test_bad_ranks_are_one_line(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(app, ["experiment", *arguments])
+    assert isinstance(result.exception, UserError)
+    assert told in str(result.exception)
+
+
+# --- real ranks -------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_run_leaves_the_rows_that_the_analysis_reads(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    settings = Settings("smoke", impls=("torch-ddp",), ranks=(2,))
+    failed = run.run([EXPERIMENT], settings, tmp_path, False, Console(quiet=True))
+    assert not failed
+    record = run.Record(tmp_path, EXPERIMENT, settings)
+    record.resume()
+    (task,) = record.document["tasks"]
+    assert task["key"] == "torch-ddp/ranks2/pass1"
+    assert task["arguments"]["backend"] == "gloo"
+    rows = task["rows"]
+    sums = [row for row in rows if row["kind"] == "all_reduce"]
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert sorted(row["bytes"] for row in sums) == sorted(parallel.SIZES["smoke"])
+    points = parallel.points("smoke", 2)
+    assert len(steps) == len(parallel.VARIANTS) * len(points)
+    assert {row["scaling"] for row in steps} == {point.scaling for point in points}
+    for row in rows:
+        assert row["ranks"] == 2
+        assert len(row["seconds"]) >= parallel.ROUNDS["smoke"] and min(row["seconds"]) > 0
+        assert all(len(beside) == len(row["seconds"]) for beside in row["reference_s"].values())
+        assert 0 <= row["quiet"] <= len(row["seconds"])
+    for row in steps:
+        network = Network(tuple(row["layers"]), row["activation"], row["loss"])
+        assert (row["m"], row["u"], row["gradient_bytes"]) == (network.m, network.u, 4 * network.m)
+        assert 0 < row["gradient_error"] < 1e-4
+
+
+def test_a_mismatch_names_rank_and_point_and_nothing_is_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def wrong(*_: object) -> float:
+        raise Mismatch("gradient differs")
+
+    monkeypatch.setattr(parallel, "held", wrong)
+    desk = Desk(registry.find("numpy"), 1, 2, "cpu", "float32", 0, Progress(tmp_path, 1))
+    untouched: Any = None  # a Lockstep would be asked for rounds
+    with pytest.raises(Mismatch, match="rank 1 of 2 at 5-7-4 tanh n=6: gradient differs"):
+        parallel._of_point(desk, untouched, parallel.Point("strong", (5, 7, 4), "tanh", "mse", 6), 4)
+
+
+# --- lockstep ---------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only when a call says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def takes(self, seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            self.now += seconds
+
+        return call
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, other: Callable[[float], float]) -> tuple[Clock, Lockstep]:
+    """Rank 0 of two; the other takes what ``other`` makes of rank 0's time."""
+    clock = Clock()
+    monkeypatch.setattr(lockstep, "time", clock)
+    kernels = {"product": lambda times: 1e-4, "objects": lambda times: 2e-4}
+    monkeypatch.setattr(reference_kernel, "make", lambda *_: kernels)
+
+    def gather(numbers: Sequence[float]) -> Any:
+        return np.array([numbers, [other(n) for n in numbers]])
+
+    return clock, Lockstep(0, gather, lambda where: None)
+
+
+def test_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ranks = planted(monkeypatch, lambda own: 3 * own)
+    timed = {name: Timed(clock.takes(s), lambda: None) for name, s in (("short", 1e-4), ("long", 0.05))}
+    found = ranks.time(timed, 5)
+    assert found["short"].seconds == pytest.approx([3e-4] * 5)
+    assert found["long"].seconds == pytest.approx([0.15] * 5)
+    # about 6 ms a round, by the slowest rank
+    assert (found["short"].iterations, found["long"].iterations) == (20, 1)
+    assert all(kept.settled and kept.quiet == 5 for kept in found.values())
+    assert found["long"].reference_s == {"product": [1e-4] * 5, "objects": [2e-4] * 5}
+
+
+def test_what_never_becomes_steady_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ranks = planted(monkeypatch, lambda own: own)
+    grows = 0.02
+
+    def call() -> None:
+        nonlocal grows
+        grows *= 1.2
+        clock.now += grows
+
+    (found,) = ranks.time({"growing": Timed(call, lambda: None)}, 4).values()
+    assert not found.settled
+
+
+def test_a_disturbed_moment_is_not_quiet_and_is_waited_for() -> None:
+    calm, disturbed = {"product": 1.0, "objects": 2.0}, {"product": 1.0, "objects": 2.5}
+    assert lockstep._quiet([calm, disturbed, calm], 1) == [True, False, True]
+    # what one call leaves in the caches is no disturbance behind the next
+    assert lockstep._quiet([calm, disturbed, calm, disturbed], 2) == [True] * 4
+    assert lockstep._quiet([{}, {}], 1) == [True, True]  # other ranks have no kernels
