@@ -16,6 +16,7 @@ import pytest
 from analysis import cells as cell_table
 from analysis import load, predict, report, verdicts, words
 from analysis.page import bundle, data, write
+from analysis.pictures import Picture
 from analysis.predict import Series
 from tests import browser, planted
 from tests.browser import Browser
@@ -114,6 +115,11 @@ HOSTILE = [
     "x" * 10_000,
     "<!--<script>",
 ]
+
+
+def test_figures_that_do_not_fit_stay_files() -> None:
+    small, large = Picture("a", "A", "", b"x" * 300), Picture("b", "B", "", b"x" * 3000)
+    assert write.within([small, large, small], 1000) == ([small, small], [large])
 
 
 @pytest.mark.parametrize("text", HOSTILE)
