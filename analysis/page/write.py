@@ -35,7 +35,9 @@ def write_report_page(page: Path, run: Run, material: Material, context: Mapping
 
 def within(pictures: Sequence[Picture], most: int = MOST_PICTURES_BYTES) -> tuple[list[Picture], list[Picture]]:
     """Those that fit into a page, and those that do not."""
-    taken, kept, beside = 0, [], []
+    taken = 0
+    kept: list[Picture] = []
+    beside: list[Picture] = []
     for picture in pictures:
         size = len(picture.data_uri)
         fits = taken + size <= most
