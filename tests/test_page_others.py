@@ -184,6 +184,21 @@ def test_the_history_draws_filters_and_opens_commits(history: Path, window: Brow
     window.look(1280)
 
 
+ORDERED = """
+const one = (id, impl, kind) => ({id, impl, kind, phase: 'step', axis: '', m: 0, cell: '', steps: []});
+const series = [one(1, 'a', 'time'), one(2, 'b', 'time'), one(3, 'a', 'memory'), one(4, 'b', 'exponents'),
+  one(5, 'a', 'exponents'), one(6, 'a', 'time')];
+const chosen = {kind: 'time+exponents', impl: '', phase: '', axis: '', m: '', cell: '', steps: '0'};
+return chosenSeries({series}, chosen).map((found) => found.id);
+"""
+
+
+@needs_chromium
+def test_exponents_stand_beside_the_times_of_their_implementation(history: Path, window: Browser) -> None:
+    window.open(history)
+    assert window.run(ORDERED) == [5, 1, 6, 4, 2]
+
+
 @needs_chromium
 @needs_axe
 def test_axe_finds_no_serious_fault_in_a_history(history: Path, window: Browser) -> None:
