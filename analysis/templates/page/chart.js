@@ -1,9 +1,9 @@
 "use strict";
 // Vega-Lite does the drawing; here are our theme, and how a chart is read by pointer and by keyboard.
 
-/** Shapes and signs of the markers, in the order of analysis/figures.py. */
-const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left", "triangle-right"];
-const SIGNS = ["●", "■", "▲", "◆", "▼", "✚", "◀", "▶"];
+/** Shapes and signs of the markers, in the order of analysis/figures.py; its star and ✕ are triangles here. */
+const SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-left", "triangle-right"];
+const SIGNS = ["●", "■", "◆", "▲", "▼", "✚", "◀", "▶"];
 
 /** Colours are names of the style sheet, so that light, dark and paper need no drawing anew. */
 function theme() {
