@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 REPORT ?= reports/quick
 
 .PHONY: venv report test lint smoke peers optimizers repeatability kernels selftest predict-check other-tools gate-check \
-	history-check namespaces gpu example clean fleet fleet-overhead fleet-load
+	history-check page-check namespaces gpu example clean fleet fleet-overhead fleet-load
 
 venv: $(VENV)/.ready  ## the environment alone
 
@@ -80,6 +80,12 @@ gate-check: venv  ## the gate on A/A pairs and on seeded slowdowns (more than an
 history-check: venv  ## steps found in planted histories, beside naive rules, and how long a large history takes
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.history_check
 
+# Needs Debian's chromium and chromium-driver; axe-core comes from npm, and its checks are skipped where that is missing.
+page-check: venv  ## the pages in Chromium: tests, screenshots in .page-check, and how fast the page of 2,000 cells is
+	npm install --silent --no-fund --no-audit --prefix .page-check axe-core || echo "no npm: the accessibility checks are skipped"
+	$(BIN)/pytest -q -rs tests/test_page.py tests/test_page_others.py
+	$(BIN)/python -m tests.page_check
+
 namespaces: venv  ## steps over 2 and 4 hosts in network namespaces beside what the law says (Linux, root; 6 minutes)
 	$(BIN)/python -m tests.namespaces_check
 
@@ -109,4 +115,4 @@ example: report  ## refresh the runs that are kept in git (a quarter of an hour 
 	$(BIN)/backprop-bench report reports/architectures --out reports/example/architectures
 
 clean:
-	rm -rf $(VENV) $(EXTRAP_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(EXTRAP_VENV) .page-check build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -103,6 +103,7 @@ def run(
     tls_cert: Annotated[Path | None, typer.Option(help="certificate to show there")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="its key")] = None,
     wait: Annotated[float, typer.Option(help="seconds to wait for a worker of the scheduler")] = 60.0,
+    open_page: Annotated[bool, typer.Option("--open", help="open the report in the browser at the end")] = False,
 ) -> None:
     """Measure, and write the report."""
     from analysis.hypotheses import declared
@@ -153,6 +154,8 @@ def run(
     failed = _run_experiments(further, asked, directory, resume) if asked else []
     page = write_report([directory], directory, laws)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
+    if open_page:
+        _show(page)
     if code or failed:
         print("some cells or tasks failed; the report names them with their reasons", file=sys.stderr)
         raise typer.Exit(code or runner.SOME_FAILED)
@@ -317,12 +320,55 @@ def report(
     paths: Annotated[list[Path], typer.Argument(help="run directories or pytest-benchmark JSON files")],
     out: Annotated[Path | None, typer.Option(help="where to write (default: the run directory, or ./report)")] = None,
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML (see docs/laws.md)")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="runs side by side, ratios over the first one")] = False,
 ) -> None:
     """Write the report from files alone."""
     from analysis.report import write_report
 
+    if compare:
+        from analysis.hypotheses import declared
+        from analysis.page.compare import write_comparison
+
+        page = write_comparison(paths, out or Path("compare"), declared(laws))
+        console.print(f"comparison: {page.resolve()}", soft_wrap=True)
+        return
     directory = out or (paths[0] if paths[0].is_dir() else Path("report"))
     console.print(f"report: {write_report(paths, directory, laws).resolve()}", soft_wrap=True)
+
+
+@app.command(name="open")
+def open_(
+    run: Annotated[
+        Path | None, typer.Argument(help="run directory or page (default: the newest report under reports/)")
+    ] = None,
+) -> None:
+    """Open a run's page in the browser."""
+    _show(_page_of(run))
+
+
+def _page_of(run: Path | None) -> Path:
+    """The page of a run directory, or the newest under reports/.  Raises UserError where there is none."""
+    if run is None:
+        pages = sorted(Path("reports").glob("*/report.html"), key=lambda page: page.stat().st_mtime)
+        if not pages:
+            raise UserError("no report under reports/: name a run directory, or make one with 'backprop-bench run'")
+        return pages[-1]
+    if run.is_file() and run.suffix == ".html":
+        return run
+    for name in ("report.html", "compare.html"):
+        if (run / name).is_file():
+            return run / name
+    hint = f"'backprop-bench report {run}' writes it" if run.exists() else "no such directory"
+    raise UserError(f"{run}: has no report.html: {hint}")
+
+
+def _show(page: Path) -> None:
+    """In the browser; where none can be opened, its address."""
+    import webbrowser
+
+    address = page.resolve().as_uri()
+    if not webbrowser.open(address):
+        console.print(f"no browser could be opened; the page is {address}", soft_wrap=True, markup=False)
 
 
 Base = Annotated[str | None, typer.Argument(help="git revision to compare with")]
@@ -513,6 +559,8 @@ def predict(
     n: Annotated[int, typer.Option("--n", help="training examples in one step")],
     widths: Annotated[str, typer.Option(help="units of every layer, inputs first: 784,2048,2048,10")],
     activation: Annotated[str, typer.Option(help="horner-K, or one that the run measured")] = "horner-4",
+    optimizer: Annotated[str, typer.Option(help="one whose updates the run measured (default: its usual one)")] = "",
+    rows: Annotated[int | None, typer.Option(help="also an epoch: so many examples in batches of --n")] = None,
     device: Annotated[str, typer.Option(help="where the run has several")] = "",
     dtype: Annotated[str, typer.Option(help="where the run has several")] = "",
     laws: Annotated[Path | None, typer.Option(help="laws of your own beside ours, as TOML")] = None,
@@ -534,6 +582,8 @@ def predict(
     if ranks:
         from analysis import cluster
 
+        if optimizer or rows is not None:
+            raise UserError("--optimizer and --rows go without --ranks")
         wanted = cluster.ranks_of(ranks)
         base = cluster.from_run(
             run, impl, layers, activation, (alpha, beta), declared(laws), device, dtype, machine_class
@@ -544,12 +594,13 @@ def predict(
         raise UserError("--alpha, --beta and --out go with --ranks: over how many ranks, such as 1..4096")
     measured = load.one_class(load.load([run]), machine_class)
     series = predictor.series(measured, impl, declared(laws), device, dtype)
-    found = predictor.predict(series, layers, n, activation)
+    found = predictor.predict(series, layers, n, activation, optimizer)
+    epoch = None if rows is None else predictor.epoch(series, layers, n, activation, rows, optimizer)
     if as_json:
-        print(json.dumps(predictor.document(found), indent=1))
+        print(json.dumps(predictor.document(found, epoch), indent=1))
         return
     table = Table("", "", box=None, pad_edge=False, show_header=False)
-    for key, value in predictor.told(found):
+    for key, value in predictor.told(found, epoch):
         table.add_row(key, value)
     console.print(table, markup=False)
     for warning in found.beyond:

@@ -97,6 +97,11 @@ class Expression:
             return np.asarray(_value(self._tree, columns), float) * np.ones(len(np.atleast_1d(columns["n"])))
 
     @property
+    def tree(self) -> Any:
+        """The same as plain lists for JSON: a number, a name, or ``[operator or function, argument, …]``."""
+        return _plain(self._tree)
+
+    @property
     def names(self) -> frozenset[str]:
         """The variables it names."""
         return frozenset(node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)) - FUNCTIONS.keys()
@@ -158,4 +163,24 @@ def _value(node: ast.expr, columns: Mapping[str, Any]) -> Any:
             return _OPERATORS[type(op)](_value(left, columns), _value(right, columns))
         case ast.Call(func=ast.Name(id=name), args=arguments):
             return FUNCTIONS[name][1](*(_value(argument, columns) for argument in arguments))
+    raise AssertionError(ast.dump(node))  # _wrong lets nothing else through
+
+
+_SIGNS: dict[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
+
+
+def _plain(node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return name
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return ["-", 0, _plain(operand)]
+        case ast.UnaryOp(operand=operand):
+            return _plain(operand)
+        case ast.BinOp(left=left, op=op, right=right):
+            return [_SIGNS[type(op)], _plain(left), _plain(right)]
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return [name, *map(_plain, arguments)]
     raise AssertionError(ast.dump(node))  # _wrong lets nothing else through

@@ -1,8 +1,7 @@
-"""The history as one page: data as JSON within it, drawn by a script of its own; it needs no network."""
+"""The history as one page: data as JSON within it, charts by the library of all pages; it needs no network."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import subprocess
@@ -13,12 +12,14 @@ from urllib.parse import urlsplit
 
 from analysis import history, history_store, words
 from analysis.history import History, Points, Series
+from analysis.page import write
 from backprop_files import UserError, write_whole
 
 #: Rows of the table of steps, the newest first.
 MOST_STEPS = 60
 #: What is larger is neither better nor worse.
 NEUTRAL = ("crossover",)
+SCRIPTS = (*write.READING, "history")
 
 
 def write_page(db: Path, out: Path, repo_url: str = "") -> Path:
@@ -80,7 +81,7 @@ def _context(found: History, series: Sequence[Series], values: dict[int, Points]
     names = history.labels(found.series)
     stepped = [one for one in series if found.found[one.id].get("steps")]
     return {
-        "data": safe_json(_data(found, series, values, names, pattern)),
+        "page": write.parts(_data(found, series, values, names, pattern), SCRIPTS),
         "machines": [m for m in found.machines.values() if m.commits],
         "notes": history.notes(found, series),
         "count": len(series),
@@ -180,11 +181,3 @@ def _half(value: float, low: float, high: float, logarithmic: bool) -> float:
     if not logarithmic:
         return float(f"{(high - low) / 2:.3g}")
     return float(f"{math.log(high / low) / 2:.3g}") if low > 0 else 0
-
-
-def safe_json(data: Any) -> str:
-    """JSON that cannot end the element it stands in, nor begin another."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

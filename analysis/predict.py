@@ -6,19 +6,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import activations, cells, laws, sizes, verdicts, words
-from analysis.costs import costs
+from analysis.costs import MOVES_PER_PARAMETER, costs
 from analysis.hypotheses import Law
 from analysis.laws import Choice
-from analysis.load import Run, usual
-from analysis.statistics import LEVEL, Interval, t_quantile
+from analysis.load import Run, parameter_bytes, usual_optimizer
+from analysis.statistics import LEVEL, Floats, Interval, t_quantile
+from analysis.verdicts import Verdict
 from backprop_files import UserError
 
 #: Times a parameter and a unit of an example are read or written in a step, at the least: parameters forward, backward,
@@ -44,6 +45,7 @@ class Prediction:
     p: float
     p_from: str
     beyond: tuple[str, ...]  # in words; empty where it lies within what was measured
+    optimizer: str = ""
 
     @property
     def extrapolates(self) -> bool:
@@ -58,12 +60,15 @@ class Series:
     steps: pd.DataFrame
     time: Choice
     memory: Choice | None
+    updates: Mapping[str, tuple[Choice, pd.DataFrame]] = field(
+        default_factory=dict
+    )  # by optimizer: its law and its cells
 
 
 def series(run: Run, impl: str, hypotheses: Sequence[Law] | None = None, device: str = "", dtype: str = "") -> Series:
     """Fit one implementation's steps and memory.  Raises UserError where the run has none, or no law could be chosen."""
-    entries = usual(run.entries[run.entries["phase"] == "step"])
-    known = sorted(entries["impl"].unique())
+    entries = told_by(run.entries)
+    known = sorted(entries.loc[entries["phase"] == "step", "impl"].unique())
     if impl not in known:
         near = difflib.get_close_matches(impl, known, 1)
         hint = f": did you mean '{near[0]}'?" if near else f"; it holds {', '.join(known) or 'no step'}"
@@ -77,16 +82,41 @@ def series(run: Run, impl: str, hypotheses: Sequence[Law] | None = None, device:
             raise UserError(f"the run has '{impl}' on several: choose with --{key} {'|'.join(found)}")
         chosen = chosen[chosen[key] == (wanted or found[0])]
     table = cells.table(chosen)
-    judged = {v.phase: v for v in verdicts.judge(chosen, table, hypotheses)}
-    time = judged["step"].choice
-    if time.final is None:
-        raise UserError(f"no law of '{impl}' could be chosen: {time.reason}; measure more cells (--profile quick)")
-    memory = judged["memory"].choice if "memory" in judged else None
-    return Series(table, time, memory if memory and memory.final else None)
+    found_series = of_verdicts(table, verdicts.judge(chosen, table, hypotheses))
+    if isinstance(found_series, str):
+        raise UserError(f"no law of '{impl}' could be chosen: {found_series}; measure more cells (--profile quick)")
+    return found_series
 
 
-def predict(found: Series, layers: Sequence[int], n: int, activation: str) -> Prediction:
-    """Predict one step.  Raises UserError for sizes that are none, or an activation whose p the run does not tell."""
+def told_by(entries: pd.DataFrame) -> pd.DataFrame:
+    """The rows that predictions rest on: steps by the usual optimizer, and updates by all."""
+    own = usual_optimizer(entries[entries["phase"] == "step"])
+    return entries[(entries["phase"] == "update") | ((entries["phase"] == "step") & (entries["optimizer"] == own))]
+
+
+def of_verdicts(table: pd.DataFrame, judged: Sequence[Verdict]) -> Series | str:
+    """The same from one series' cell table and its verdicts, with updates by every optimizer; why not, where no law of the
+    step was chosen.
+    """
+    choices = {(v.phase, v.optimizer): v.choice for v in judged}
+    steps = table[table["phase"] == "step"]
+    time, memory = (next((c for (phase, _), c in choices.items() if phase == p), None) for p in ("step", "memory"))
+    if time is None or time.final is None:
+        return time.reason if time else "no step was measured"
+    updates = {
+        optimizer: (choice, table[(table["phase"] == "update") & (table["optimizer"] == optimizer)])
+        for (phase, optimizer), choice in choices.items()
+        if phase == "update" and choice.final is not None
+    }
+    steps = steps[steps["optimizer"] == usual_optimizer(steps)].reset_index(drop=True)
+    return Series(steps, time, memory if memory and memory.final else None, updates)
+
+
+def predict(found: Series, layers: Sequence[int], n: int, activation: str, optimizer: str = "") -> Prediction:
+    """Predict one step, by the run's usual optimizer or by another whose updates it measured.
+
+    Raises UserError for sizes that are none, an activation whose p the run does not tell, or an optimizer without a law.
+    """
     if n < 1 or len(layers) < 2 or min(layers) < 1:
         raise UserError(
             "--n and --widths are positive whole numbers, two widths at least: inputs, hidden layers, outputs"
@@ -99,6 +129,9 @@ def predict(found: Series, layers: Sequence[int], n: int, activation: str) -> Pr
     memory = Interval(np.nan, np.nan, np.nan)
     if found.memory:
         memory = interval(found.memory, verdicts.memory(steps), row)
+    own = str(first["optimizer"])
+    if optimizer not in ("", own):
+        time, memory = _by_optimizer(found, row, optimizer, time, memory)
     floors = _floors(found, row)
     return Prediction(
         str(first["impl"]),
@@ -113,7 +146,79 @@ def predict(found: Series, layers: Sequence[int], n: int, activation: str) -> Pr
         p,
         p_from,
         tuple(beyond(steps, row)),
+        optimizer or own,
     )
+
+
+def _by_optimizer(
+    found: Series, row: pd.DataFrame, optimizer: str, time: Interval, memory: Interval
+) -> tuple[Interval, Interval]:
+    """A step by another optimizer: the update's law exchanged, and what the optimizer keeps of every parameter, by count."""
+    own = str(found.steps["optimizer"].iloc[0])
+    for name in (own, optimizer):
+        if name not in found.updates:
+            known = ", ".join(sorted({own, *found.updates})) or "none"
+            raise UserError(f"the run has no law of the update by '{name}'; it has {known}")
+    taken, given = (interval(*found.updates[name], row) for name in (own, optimizer))
+    # t = t_step - t_update(usual) + t_update(other), and not below the update alone
+    value = max(time.value - taken.value + given.value, given.value)
+    parts = (
+        (part.value / value * np.log(part.high / part.value)) if part.value > 0 else 0.0
+        for part in (time, taken, given)
+    )
+    half = float(np.sqrt(sum(part**2 for part in parts)))
+    kept = arrays_kept(optimizer) - arrays_kept(own)
+    more = kept * float(row["m"].iloc[0]) * parameter_bytes(str(found.steps["dtype"].iloc[0]))
+    grown = Interval(memory.value + more, memory.low + more, memory.high + more)
+    return Interval(value, value * float(np.exp(-half)), value * float(np.exp(half))), grown
+
+
+def arrays_kept(optimizer: str) -> float:
+    """Arrays of the parameters' size that an optimizer keeps from step to step; NaN where that is not known.
+
+    Each is read and written in an update, beside the three moves of every update.
+    """
+    moves = MOVES_PER_PARAMETER.get(optimizer)
+    return float("nan") if moves is None else (moves - 3) / 2
+
+
+def epoch(
+    found: Series, layers: Sequence[int], batch: int, activation: str, rows: int, optimizer: str = ""
+) -> Interval:
+    """Seconds of one pass over ``rows`` examples in batches, the last one smaller where they do not divide: steps alone, no
+    shuffling and no loading.  One law's errors are shared by all steps, so that the ends of the intervals add up.
+    """
+    if rows < 1:
+        raise UserError("--rows is a positive whole number: examples of an epoch")
+    whole, rest = divmod(rows, batch)
+    parts = [(whole, batch)] * (whole > 0) + [(1, rest)] * (rest > 0)
+    steps = [(count, predict(found, layers, n, activation, optimizer).time_s) for count, n in parts]
+    return Interval(*(sum(count * getattr(step, end) for count, step in steps) for end in ("value", "low", "high")))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a new cell may lie from a law (log scale), as ``interval`` says: of sizes measured, and beyond the largest of
+    them (in operations of matrix products); the noise of a measurement, and Student's t.
+    """
+
+    off: float
+    off_beyond: float
+    largest: float
+    noise: float
+    t: float
+
+
+def spread(choice: Choice, rows: pd.DataFrame) -> Spread:
+    """Of a choice that was made on ``rows``."""
+    final, winner = choice.final, choice.winner
+    assert final is not None
+    assert winner is not None
+    degrees = max(final.fitted_cells - len(final.law.terms), 2)
+    off = half_width(final.crossvalidated, degrees)
+    judged = len(winner.heldout) >= laws.LEAST_HELDOUT
+    larger = max(off, half_width(winner.heldout, degrees)) if judged else off
+    return Spread(off, larger, float(_work(rows).max()), _noise(rows), t_quantile(degrees))
 
 
 def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
@@ -124,22 +229,26 @@ def interval(choice: Choice, rows: pd.DataFrame, row: pd.DataFrame) -> Interval:
     distribution of their scatter would ask for, if that is more; beyond the largest cell measured, over the held-out ones
     too, which lay as far beyond the cells fitted.  A new measurement has its own noise between passes besides.
     """
-    final, winner = choice.final, choice.winner
+    value, low, high = intervals(choice, rows, row)[0]
+    return Interval(float(value), float(low), float(high))
+
+
+def intervals(choice: Choice, rows: pd.DataFrame, at: pd.DataFrame) -> Floats:
+    """``interval`` of every row of ``at``, shape (rows, 3): value, low, high; the ends are NaN where the value is not
+    positive.
+    """
+    final, known = choice.final, spread(choice, rows)
     assert final is not None
-    assert winner is not None
-    value = max(float(final.predict(row)[0]), choice.floor)
-    if value <= 0:
-        return Interval(value, np.nan, np.nan)
-    degrees = max(final.fitted_cells - len(final.law.terms), 2)
-    off = half_width(final.crossvalidated, degrees)
-    if len(winner.heldout) >= laws.LEAST_HELDOUT and _work(row).iloc[0] > _work(rows).max():
-        off = max(off, half_width(winner.heldout, degrees))
-    drawn = 0.0
+    values = np.maximum(final.predict(at), choice.floor)
+    off = np.where(_work(at).to_numpy(float) > known.largest, known.off_beyond, known.off)
+    drawn = np.zeros(len(values))
     if choice.draws is not None:
-        times = final.law.design(row) @ choice.draws.T
-        drawn = float(np.std(np.log(np.maximum(times, value * 1e-3))))
-    half = float(np.sqrt(off**2 + t_quantile(degrees) ** 2 * (drawn**2 + _noise(rows) ** 2)))
-    return Interval(value, value * float(np.exp(-half)), value * float(np.exp(half)))
+        times = final.law.design(at) @ choice.draws.T
+        with np.errstate(all="ignore"):
+            drawn = np.std(np.log(np.maximum(times, 1e-3 * values[:, None])), axis=1)
+    half = np.sqrt(off**2 + known.t**2 * (drawn**2 + known.noise**2))
+    half[~(values > 0)] = np.nan
+    return np.column_stack([values, values * np.exp(-half), values * np.exp(half)])
 
 
 def _noise(rows: pd.DataFrame) -> float:
@@ -183,6 +292,12 @@ def p_of(activation: str, found: Series) -> tuple[float, str]:
     raise UserError(f"activation '{activation}' was not measured in this run, which knows {', '.join(known)}")
 
 
+def known_activations(found: Series) -> dict[str, tuple[float, str]]:
+    """P of every activation that the run measured but the dial, and where it is from."""
+    names = sorted({str(name) for name in found.steps["activation"]})
+    return {name: p_of(name, found) for name in names if not name.startswith("horner-")}
+
+
 def _floors(found: Series, row: pd.DataFrame) -> dict[str, float]:
     """Seconds that a step cannot go below, by ceiling; for calls what the law says they take."""
     final = found.time.final
@@ -215,7 +330,7 @@ def _size(rows: pd.DataFrame, name: str) -> pd.Series:
     return (rows["n"] * rows["m"] if name == "n·m" else rows[name]).astype(float)
 
 
-def document(found: Prediction) -> dict[str, Any]:
+def document(found: Prediction, epoch_s: Interval | None = None) -> dict[str, Any]:
     """For scripts; missing numbers are null."""
 
     def plain(interval: Interval) -> dict[str, float | None]:
@@ -235,18 +350,17 @@ def document(found: Prediction) -> dict[str, Any]:
         "p": found.p,
         "p_from": found.p_from,
         "extrapolates": list(found.beyond),
-    }
+        "optimizer": found.optimizer,
+    } | ({} if epoch_s is None else {"epoch_s": plain(epoch_s)})
 
 
-def told(found: Prediction) -> list[tuple[str, str]]:
+def told(found: Prediction, epoch_s: Interval | None = None) -> list[tuple[str, str]]:
     """For people: what, and its value in words."""
     time, memory = found.time_s, found.memory_bytes
     rows = [
         ("series", f"{found.impl}, {found.device}, {found.dtype}"),
-        (
-            "time of a step",
-            f"{words.seconds(time.value)}, 95 % between {words.seconds(time.low)} and {words.seconds(time.high)}",
-        ),
+        ("time of a step", _between(time)),
+        *([("time of an epoch", _between(epoch_s))] if epoch_s else []),
         ("law", found.law),
     ]
     if found.memory_law:
@@ -264,6 +378,10 @@ def told(found: Prediction) -> list[tuple[str, str]]:
     rows.append(("binding", found.binding))
     rows.append(("p", f"{found.p:.3g}, {found.p_from}"))
     return rows
+
+
+def _between(found: Interval) -> str:
+    return f"{words.seconds(found.value)}, 95 % between {words.seconds(found.low)} and {words.seconds(found.high)}"
 
 
 def _megabytes(value: float) -> str:

@@ -20,6 +20,7 @@ from analysis.figures import Material
 from analysis.fleet_report import ClassPart
 from analysis.hypotheses import Law, declared
 from analysis.load import Run
+from analysis.page import write
 from analysis.pictures import Picture, picture
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
@@ -77,7 +78,7 @@ def _write_run(
         context["pictures"] = [*pictures, fleet_report.machines_picture(run, machines, out / "figures")]
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("report.md").render(context))
-    write_whole(out / "report.html", templates.get_template("report.html").render(context))
+    write.write_report_page(out / "report.html", run, material, context)
     return part
 
 
@@ -165,6 +166,7 @@ def _context(
         "settings": words.settings_rows(run.settings),
         "optimizers": optimizers_table(material),
         "cells": len(cells) + len(material.other_cells),
+        "typical": float(cells["precision"].median()),
         "unsettled": int((~cells["settled"].astype(bool)).sum()),
         "disturbed": int(run.entries["disturbed"].sum()),
         "measurements": len(run.entries),

@@ -27,6 +27,8 @@ def environment() -> Environment:
         "times": factor,
         "seconds": seconds,
         "cell": markdown_cell,
+        "ratio": lambda value: f"{value:.3g}",
+        "ratio_interval": lambda found: interval(found, lambda value: f"{value:.3g}"),
     }
     return found
 

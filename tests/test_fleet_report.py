@@ -251,10 +251,10 @@ def test_a_class_of_which_half_disagree_falls_apart(tmp_path: Path) -> None:
 
 def test_hostile_names_are_text(several: Path) -> None:
     for path in [*several.rglob("*.html"), *several.rglob("*.md"), *several.rglob("*.svg")]:
-        text = path.read_text()
+        text = path.read_text().replace('<script>\n"use strict"', "").replace("<script>(() =>", "")  # the page's own
         assert "<script>" not in text, path
     assert "é" * 100 not in (several / "report.html").read_text()
-    assert "script" not in Page(several / "report.html").tags
+    assert Page(several / "report.html").tags.count("script") == 1
     assert all(not link.startswith(("..", "/")) for link in Page(several / "report.html").links)
 
 

@@ -13,6 +13,7 @@ from analysis import words
 from analysis.experiments import Section, found, section
 from analysis.experiments.found import Found
 from analysis.figures import STYLE
+from analysis.page import bundle
 from analysis.pictures import Picture, picture
 from backprop_files import SCHEMA_VERSION, write_json, write_whole
 
@@ -107,6 +108,8 @@ def write_page(told: Sequence[ToldSection], out: Path) -> Path:
         "claimed_of": list(dict.fromkeys(name for row in rows for name in row["cells"])),
         "experiments": told,
         "machine": words.machine_rows(told[0].found.machine),
+        "style": bundle.style(),
+        "script": bundle.script("dom", "tables"),
     }
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("experiments_page.md").render(context))

@@ -1,0 +1,56 @@
+"""Writes the page of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis import words
+from analysis.figures import Material
+from analysis.load import Run
+from analysis.page import bundle, data
+from analysis.pictures import Picture
+from backprop_files import write_whole
+
+#: Our scripts in the order they build on each other.
+READING = ("format", "dom", "state", "chart", "cells", "law")
+REPORT = (*READING, "explore", "ask", "calculator", "report")
+#: Figures that the charts of the page stand for; they are files beside it.
+DRAWN_IN_PAGE = ("time", "memory", "ceiling", "decisive")
+#: Bytes that the other figures may take of a page; those beyond stay files beside it.
+MOST_PICTURES_BYTES = 2_000_000
+
+
+def write_report_page(page: Path, run: Run, material: Material, context: Mapping[str, Any]) -> None:
+    """Write ``report.html``.  ``context`` is what its tables show; charts, questions and calculator read the data."""
+    found = data.document(run, material)
+    pictures, beside = within([one for one in context["pictures"] if one.key not in DRAWN_IN_PAGE])
+    template = words.environment().get_template("report.html")
+    shown = {"pictures": pictures, "beside": beside, "data": found, "page": parts(found, REPORT)}
+    write_whole(page, template.render({**context, **shown}))
+
+
+def within(pictures: Sequence[Picture], most: int = MOST_PICTURES_BYTES) -> tuple[list[Picture], list[Picture]]:
+    """Those that fit into a page, and those that do not."""
+    taken = 0
+    kept: list[Picture] = []
+    beside: list[Picture] = []
+    for picture in pictures:
+        size = len(picture.data_uri)
+        fits = taken + size <= most
+        (kept if fits else beside).append(picture)
+        taken += size * fits
+    return kept, beside
+
+
+def parts(found: Any, scripts: tuple[str, ...]) -> dict[str, Markup]:
+    """What a template puts into a page: style, data, library and scripts."""
+    return {
+        "style": bundle.style(),
+        "json": Markup(bundle.safe_json(found)),
+        "library": bundle.library(),
+        "script": bundle.script(*scripts),
+    }

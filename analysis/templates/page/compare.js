@@ -1,0 +1,135 @@
+"use strict";
+// Runs side by side: the same cells, run by run.
+
+const RATIO_MEASURES = { ratio: ["time over the first run's", short], time: ["seconds", secondsText], memory: ["peak bytes of a step", bytesText] };
+
+/** One object for each cell that any run has. */
+function comparedCells(data) {
+  const { cells, lists, series } = data;
+  return cells.series.map((place, id) => {
+    const row = { id, place, series: series[place].name, device: series[place].device };
+    for (const name of Object.keys(lists)) row[name] = lists[name][cells[name][id]];
+    for (const name of ["n", "m", "p", "u", "width", "depth"]) row[name] = cells[name][id];
+    row.axes = row.axis.split(",");
+    return row;
+  });
+}
+
+/** A run's time of a cell, in the kind asked for; null where it has none. */
+function timeOf(run, row, kind) {
+  const over = kind === "reference" ? run.reference_s[row.device] : 1;
+  if (!over || !known(run.time_s[row.id])) return null;
+  if (kind === "raw") return { value: run.raw_s[row.id], low: null, high: null };
+  return { value: run.time_s[row.id] / over, low: known(run.ci_low_s[row.id]) ? run.ci_low_s[row.id] / over : null, high: known(run.ci_high_s[row.id]) ? run.ci_high_s[row.id] / over : null };
+}
+
+/** A ratio of two times with the 95 % interval of both: half² = half_a² + half_b² on the log scale. */
+function ratioOf(a, b) {
+  const value = a.value / b.value;
+  if (![a, b].every((t) => known(t.low) && known(t.high))) return { value, low: null, high: null };
+  const half = Math.hypot(Math.log(a.high / a.low) / 2, Math.log(b.high / b.low) / 2);
+  return { value, low: value * Math.exp(-half), high: value * Math.exp(half) };
+}
+
+/** The points of a choice, a line for each run. */
+function comparedPoints(data, rows, chosen) {
+  const variable = AXES[chosen.axis][0];
+  const fits = rows.filter((row) => String(row.place) === chosen.series && row.phase === (chosen.measure === "memory" ? "step" : chosen.phase) && row.optimizer === chosen.optimizer && (chosen.axis === "all" || row.axes.includes(chosen.axis)));
+  const found = [];
+  data.runs.forEach((run, at) => {
+    if (chosen.measure === "ratio" && at === 0) return;
+    for (const row of fits) {
+      const own = timeOf(run, row, chosen.kind);
+      const base = timeOf(data.runs[0], row, chosen.kind);
+      const shown = chosen.measure === "memory" ? { value: run.peak_bytes[row.id], low: null, high: null } : chosen.measure === "time" ? own : own && base ? ratioOf(own, base) : null;
+      if (!shown || !known(shown.value)) continue;
+      found.push({ id: found.length, x: variable === "nm" ? row.n * row.m : row[variable], y: shown.value, low: shown.low, high: shown.high, series: run.name, line: run.name, row });
+    }
+  });
+  return found.sort((p, q) => (p.line < q.line ? -1 : p.line > q.line ? 1 : p.x - q.x)).map((point, id) => ({ ...point, id }));
+}
+
+function compareSpec(points, chosen, runs) {
+  const [title] = RATIO_MEASURES[chosen.measure];
+  const { color, shape } = looks(runs);
+  const x = { field: "x", ...axisOf(AXES[chosen.axis][1], true) };
+  const unit = chosen.measure === "time" && chosen.kind === "reference" ? "multiples of the reference kernel" : title;
+  const y = { field: "y", ...axisOf(unit, chosen.y === "log", { format: chosen.measure === "ratio" ? "~r" : "~s" }) };
+  const values = points.map(({ row, ...point }) => ({ ...point, name: `${point.series}, n = ${countText(row.n)}, layers ${row.layers}: ${formOf(chosen)(point.y)}` }));
+  const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
+  const layer = [
+    ...(chosen.measure === "ratio" ? [{ data: { values: [{ y: 1 }] }, mark: { type: "rule", strokeDash: [6, 4], color: "var(--muted)", aria: false }, encoding: { y } }] : []),
+    ...intervalLayer(values, x, y, color),
+    { mark: { type: "point", filled: true, opacity: 0.9 }, encoding: { x, y, color, shape, size: lit(220, 55), stroke: lit("var(--ink)", "transparent"), strokeWidth: lit(2.5, 0), description: { field: "name" } } },
+  ];
+  return { height: innerWidth < 600 ? 320 : 420, params: [{ name: "lit", value: -1 }], data: { name: "cells", values }, layer };
+}
+
+/** How a value reads. */
+function formOf(chosen) {
+  return chosen.measure === "time" && chosen.kind === "reference" ? short : RATIO_MEASURES[chosen.measure][1];
+}
+
+/** The chart in a sentence. */
+function compareTold(points, chosen, data) {
+  const form = formOf(chosen);
+  if (!points.length) return "The runs have no such cell in common.";
+  const each = [...new Set(points.map((point) => point.series))].map((name) => {
+    const own = points.filter((point) => point.series === name).map((point) => point.y).sort((a, b) => a - b);
+    return `${name} ${form(own[0])} to ${form(own[own.length - 1])}, median ${form(own[Math.floor(own.length / 2)])}, over ${own.length} ${own.length === 1 ? "cell" : "cells"}`;
+  });
+  const what = chosen.measure === "ratio" ? `time over that of ${data.runs[0].name} (below 1: faster)` : chosen.measure === "time" ? "time" : "peak memory";
+  const series = data.series[Number(chosen.series)].name;
+  return `${series}, ${chosen.measure === "memory" ? "step" : chosen.phase}: ${what}, against ${AXES[chosen.axis][1]}: ${each.join("; ")}. Bars: 95 % intervals.`;
+}
+
+function compareTable(points, chosen, told) {
+  const form = formOf(chosen);
+  return {
+    caption: told,
+    columns: ["run", "layers", "activation", "n", "m", RATIO_MEASURES[chosen.measure][0], "95 % interval"],
+    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), form(point.y), known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–"]),
+    numbers: [3, 4, 5],
+  };
+}
+
+function startCompare() {
+  const data = pageData();
+  const rows = comparedCells(data);
+  const place = byId("compare-chart");
+  const unique = (name) => [...new Set(rows.map((row) => row[name]))];
+  const axes = Object.entries(AXES).filter(([name]) => name === "all" || rows.some((row) => row.axes.includes(name))).map(([name, [, , text]]) => [name, text]);
+  const phases = ["step", "forward", "loss", "backward", "update"].filter((name) => unique("phase").includes(name)).map((name) => [name, name]);
+  const asked = { series: data.series.map((one, i) => [String(i), one.name]), axis: axes, phase: phases, optimizer: unique("optimizer").map((name) => [name, name]) };
+  for (const [name, choices] of Object.entries(asked)) {
+    fillSelect(byId(`choose-${name}`), choices);
+    byId(`choose-${name}`).closest("label").hidden = choices.length < 2;
+  }
+  for (const name of ["series", "axis", "phase", "optimizer", "measure", "kind", "y"]) bind(byId(`choose-${name}`), name);
+  const key = () => byId("compare-key").replaceChildren(...data.runs.filter((_, i) => i || state.measure !== "ratio").map((run) => make("span", { class: "check" }, signOf(run), make("span", { class: "name" }, run.name))));
+  readable(place, () => undefined);
+  const table = () => {
+    const points = comparedPoints(data, rows, state);
+    if (byId("compare-table").open) showTable(byId("compare-rows"), compareTable(points, state, compareTold(points, state, data)));
+  };
+  byId("compare-table").addEventListener("toggle", table);
+  watchers.push(async () => {
+    const points = comparedPoints(data, rows, state);
+    const told = compareTold(points, state, data);
+    const form = formOf(state);
+    place.points = points.map((point) => ({ ...point, told: () => [["", `${point.series}: ${intervalText({ value: point.y, low: point.low, high: point.high }, form)}`], ["layers", point.row.layers], ["activation", point.row.activation], ["n", countText(point.row.n)], ["phase", point.row.phase]] }));
+    byId("compare-told").textContent = told;
+    place.setAttribute("aria-label", `Chart. ${told} Arrow keys move between cells.`);
+    key();
+    table();
+    await drawInto(place, compareSpec(points, state, data.runs), told);
+    drawings.started = true;
+  });
+  prepareTables();
+  prepareLinks();
+  followWidth(() => [place]);
+  const first = asked.optimizer.find(([name]) => name === "gradient-descent") ?? asked.optimizer[0];
+  startState({ series: "0", axis: axes[0][0], phase: phases[0][0], optimizer: first[0], measure: "ratio", kind: "normalised", y: "log" });
+}
+
+startCompare();

@@ -1,0 +1,5 @@
+"use strict";
+// A page of tables and pictures alone.
+
+prepareTables();
+preparePrint();
