@@ -377,6 +377,12 @@ def test_the_three_questions_are_answered(opened: Browser, source: Path) -> None
     assert words.seconds(times[fastest]) in told.replace("\u00a0", " ")
     grown = opened.run("return document.getElementById('growth-told').innerText")
     assert grown.startswith("No for numpy: the update phase does not grow with n.")
+    cells = run.entries[(run.entries["impl"] == "numpy") & (run.entries["phase"] == "update")]
+    lines = cells[cells["axis"].str.contains("examples")].groupby(["layers", "activation"])
+    longest = max((line for _, line in lines), key=lambda line: line["n"].nunique())
+    for n in (longest["n"].min(), longest["n"].max()):
+        assert f"at n = {n:,}" in grown
+    assert f"times as long for {longest['n'].max() / longest['n'].min():,.0f} times the n, the same within" in grown
     opened.set("ask-by", "m")
     assert "Yes for numpy" in opened.run("return document.getElementById('growth-told').innerText")
 

@@ -146,17 +146,58 @@ function growthRows(data, phase, variable) {
   return data.verdicts.filter((v) => v.phase === phase && v.optimizer === data.optimizer).map((v) => ({ name: data.series[v.series].name, ...v.exponents[variable] }));
 }
 
+/** The axis along which only one of n, m and p is moved, and what stays as it is there. */
+const MOVED_ALONE = { n: ["examples", (row) => `${row.layers} ${row.activation}`], m: ["width", (row) => `${row.n} ${row.depth} ${row.activation}`], p: ["activation", (row) => `${row.n} ${row.layers}`] };
+
+/** What was measured of a series' phase at both ends of an axis: how many times as long, with its interval, and from where on it takes longer. */
+function measuredGrowth(data, rows, name, phase, variable) {
+  const [axis, rest] = MOVED_ALONE[variable];
+  const groups = new Map();
+  for (const row of rows) {
+    if (row.series !== name || row.phase !== phase || row.optimizer !== data.optimizer || !row.axes.includes(axis)) continue;
+    groups.set(rest(row), [...(groups.get(rest(row)) ?? []), row]);
+  }
+  const line = [...groups.values()].reduce((a, b) => (b.length > a.length ? b : a), []).sort((a, b) => a[variable] - b[variable]);
+  const [first, last] = [line[0], line[line.length - 1]];
+  if (line.length < 2 || first[variable] === last[variable] || ![first, last].every((row) => known(row.ci_low_s) && known(row.ci_high_s))) return null;
+  // two intervals of independent times: log half-widths add as squares
+  const half = Math.hypot(...[first, last].map((row) => Math.log(row.ci_high_s / row.ci_low_s) / 2));
+  const value = last.time_s / first.time_s;
+  const longer = line.find((row) => known(row.ci_low_s) && row.ci_low_s > first.ci_high_s);
+  return { first, last, times: last[variable] / first[variable], ratio: { value, low: value * Math.exp(-half), high: value * Math.exp(half) }, from: longer ? longer[variable] : null };
+}
+
+/** A multiple. @param {number} value */
+function timesText(value) {
+  return value >= 100 ? countText(value) : short(value);
+}
+
+/** The same in words. @param {NonNullable<ReturnType<typeof measuredGrowth>>} found */
+function measuredGrowthTold(found, variable) {
+  const { first, last, ratio } = found;
+  const at = (row) => `${secondsText(row.time_s)} at ${variable} = ${countText(row[variable])}`;
+  const range = ratio.low > 1 ? (known(found.from) && found.from < last[variable] ? `, longer than at first from ${variable} = ${countText(found.from)} on` : "") : ratio.high >= 1 ? ", the same within its interval" : "";
+  return `measured: ${at(first)}, ${at(last)}, ${intervalText(ratio, short)} times as long for ${timesText(found.times)} times the ${variable}${range}`;
+}
+
 /** The same in one sentence, and one for each series. */
-function growthTold(data, phase, variable) {
-  const found = growthRows(data, phase, variable);
+function growthTold(data, rows, phase, variable) {
+  const found = growthRows(data, phase, variable).map((one) => ({ ...one, measured: measuredGrowth(data, rows, one.name, phase, variable) }));
   if (!found.length) return { head: `This run has no cells of ${phase}.`, list: [] };
   const by = (word) => found.filter((one) => one.grows === word).map((one) => one.name);
   const what = phase === "memory" ? "memory" : phase === "step" ? "the whole step" : `the ${phase} phase`;
   const parts = [];
   if (by("grows").length) parts.push(`Yes for ${listText(by("grows"))}: ${what} grows with ${variable}`);
   if (by("does not grow").length) parts.push(`No for ${listText(by("does not grow"))}: ${what} does not grow with ${variable}`);
-  if (by("cannot tell").length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(by("cannot tell"))}`);
-  return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${one.told}`) };
+  const open = found.filter((one) => one.grows === "cannot tell");
+  const longer = open.filter((one) => one.measured && one.measured.ratio.low > 1);
+  const rest = open.filter((one) => !longer.includes(one)).map((one) => one.name);
+  if (longer.length) {
+    const each = longer.map((one) => `${one.name} ${short(one.measured.ratio.value)} times as long for ${timesText(one.measured.times)} times the ${variable}`);
+    parts.push(`Yes, as measured, though as no one power of ${variable}: ${what} takes ${listText(each)}`);
+  }
+  if (rest.length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(rest)}`);
+  return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${one.told}${one.measured ? `; ${measuredGrowthTold(one.measured, variable)}` : ""}`) };
 }
 
 /** The section and its controls. */
@@ -180,7 +221,7 @@ function startAsk(data, rows) {
       byId("overtake-told").replaceChildren(...overtakeTold(data, rows, Number(state.a), Number(state.b), base(), state.along).map((text, i) => make("p", i ? {} : { class: "answer" }, text)));
     }
     if (moved("grown", "by")) {
-      const { head, list } = growthTold(data, state.grown, state.by);
+      const { head, list } = growthTold(data, rows, state.grown, state.by);
       byId("growth-told").replaceChildren(make("p", { class: "answer" }, head), make("ul", {}, ...list.map((text) => make("li", {}, text))));
     }
   });
