@@ -108,11 +108,13 @@ GPU_SECONDS ?= 420
 gpu:  ## on a GPU: conformance there, then its quick sweep, into reports/<its name>/ (about 8 minutes)
 	$(GPU_PYTHON) -m bench.gpu --device $(GPU_DEVICE) --seconds $(GPU_SECONDS)
 
-example: report  ## refresh the runs that are kept in git (a quarter of an hour on a quiet machine)
-	rm -rf reports/example reports/architectures
+example: report  ## refresh the runs that are kept in git (twenty minutes on a quiet machine)
+	rm -rf reports/example reports/architectures reports/parallel
 	$(BIN)/backprop-bench report $(REPORT) --out reports/example
 	$(BIN)/backprop-bench experiment architectures --out reports/architectures
 	$(BIN)/backprop-bench report reports/architectures --out reports/example/architectures
+	$(BIN)/backprop-bench experiment parallel --out reports/parallel
+	$(BIN)/backprop-bench report reports/parallel --out reports/example/parallel
 
 clean:
 	rm -rf $(VENV) $(EXTRAP_VENV) .page-check build *.egg-info .mypy_cache .ruff_cache .pytest_cache
