@@ -230,7 +230,7 @@ def of_experiment(
         )
     steps = one.steps(parallel_law.STEP)
     network = _network(layers, activation, steps)
-    errors = parallel_law.left_out(one, version=version)["error"].to_numpy(float)
+    errors = parallel_law.left_out(one.cells, version=version)["error"].to_numpy(float)
     off = predict.half_width(errors, max(len(errors) - parallel_law.TERMS, 2))
 
     def cells(share: Floats) -> pd.DataFrame:

@@ -59,6 +59,28 @@ def test_ranks_to_be_compared_are_launched_one_after_the_other() -> None:
     assert all(task.arguments["cores"] <= task.arguments["ranks"] for task in tasks)
 
 
+def test_where_ranks_will_share_cores_two_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys(cores: int, *k: int) -> list[str]:
+        monkeypatch.setattr(parallel.ranks, "usual_cores", lambda: tuple(range(cores)))
+        tasks = EXPERIMENT.tasks(Settings("quick", impls=("torch-ddp",), ranks=k))
+        assert all(task.arguments["crowded"] == ("on1" in task.key) for task in tasks)
+        assert all(task.arguments["cores"] == (1 if "on1" in task.key else min(task.arguments["ranks"], cores)) for task in tasks)  # fmt: skip # noqa: E501
+        return [task.key.split("/")[1] for task in tasks if task.pass_number == 1]
+
+    assert keys(2, 1, 2, 4) == ["ranks1", "ranks2", "ranks2on1", "ranks4"]
+    assert keys(4, 1, 2, 4) == ["ranks1", "ranks2", "ranks4"]
+    assert keys(2, 1, 2) == ["ranks1", "ranks2"]
+    assert keys(1, 1, 2, 4) == ["ranks1", "ranks2", "ranks4"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_shares_on_one_core_are_those_that_one_rank_has_alone(profile: str) -> None:
+    single = {(p.network, p.n) for p in parallel.points(profile, 1)}
+    crowded = parallel.points(profile, 2, crowded=True)
+    assert sum((p.network, p.n // 2) in single for p in crowded) >= len(parallel.SCALED[profile])
+    assert {(p.network, p.n) for p in crowded} <= {(p.network, p.n) for p in parallel.points(profile, 2)}
+
+
 def test_its_own_implementations_are_the_usual_ones_and_others_keep_theirs() -> None:
     unnamed = Settings("smoke", impls=())
     asked = run.asked_of(EXPERIMENT, unnamed).impls

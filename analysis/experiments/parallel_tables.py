@@ -41,6 +41,7 @@ def tables(every: Sequence[Series]) -> list[Table]:
         _forms_table(every),
         _coefficients_table(every),
         _versions_table(every),
+        _prices_table(every),
         _predictions_table(every),
         _efficiency_table(every),
         _shares_table(every),
@@ -173,29 +174,64 @@ def _contention(one: Series, k: int) -> Interval:
     return law.over_passes(one.measured, lambda cells: law.contention(cells).get(k, np.nan))
 
 
+def _prices_table(every: Sequence[Series]) -> Table:
+    rows = []
+    for one in every:
+        steps = law.crowded(one.measured)
+        if not len(steps) or steps["error"].isna().any():
+            continue
+        k, cores = int(steps["ranks"].iloc[0]), int(steps["cores"].iloc[0])
+        times = (interval(_dearer(one, name, k / cores), two) for name in ("work", "hop", "byte"))
+        rows.append((one.name, f"{k} on {cores}", *times, str(len(steps)), percent(median(steps), 1), _worst(steps)))
+    header = (
+        "implementation",
+        "ranks on cores",
+        "computing",
+        "α",
+        "β",
+        "steps",
+        "error, median",
+        "off most at",
+    )
+    caption = (
+        "What sharing a core costs: times as long as one rank alone takes to compute, and as as many ranks with a core each take "
+        "to send. To take turns would be o(k). The steps that these prices predict were measured, but no fit saw them."
+    )
+    return Table(caption, header, rows, (2, 3, 4, 5, 6))
+
+
+def _dearer(one: Series, name: str, over: float) -> Interval:
+    def told(cells: pd.DataFrame) -> float:
+        found = law.priced(cells)
+        return float(over ** getattr(found, name)) if found else np.nan
+
+    return law.over_passes(one.measured, told)
+
+
 def _predictions_table(every: Sequence[Series]) -> Table:
     rows = [row for one in every if one.beyond for row in _predictions(one)]
     header = ("implementation", "scaling", "the law", "steps", "error, median", "nine in ten", "off most at")
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
-        f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β and s(k) from these. Intervals "
-        "over passes. A step may stand in both ways of scaling."
+        f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β, s(k) and prices from these. "
+        "★ is judged: as priced where two ranks were measured on one core, and by layer where steps of at most two say so. "
+        "Intervals over passes. A step may stand in both ways of scaling."
     )
     return Table(caption, header, rows, (3, 4, 5))
 
 
 def _predictions(one: Series) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    ways = [(way, law.AS_DECLARED) for way in (*scaling.SCALINGS, "model")] + [
-        ("", version) for version in law.VERSIONS
-    ]
+    judged = one.for_more_ranks
+    ways = [(way, judged) for way in (*scaling.SCALINGS, "model")] + [("", version) for version in law.VERSIONS]
     for way, version in ways:
         cells = law.scaled(from_fewer(one.measured, version), way)
         if not len(cells) or cells["error"].isna().any():
             continue
         found = errors_of(one.measured, partial(of_more_ranks, told=way, version=version))
         shown = (interval(found.median, percent_1), interval(found.p90, percent_1), _worst(cells))
-        rows.append((one.name, way or "all", version.name, str(found.cells), *shown))
+        mark = " ★" if version == judged else ""
+        rows.append((one.name, way or "all", version.name + mark, str(found.cells), *shown))
     return rows
 
 
