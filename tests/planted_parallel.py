@@ -45,7 +45,7 @@ class Truth:
     def sends(self, k: int, size: float, cores: int = 0) -> float:
         """Seconds of an all-reduce."""
         over, (_, hop, byte) = self.over(k, cores), self.prices
-        return over**hop * self.alpha_s * self.hops(k) + over**byte * self.beta_s * size * (k - 1) / k
+        return float(over**hop * self.alpha_s * self.hops(k) + over**byte * self.beta_s * size * (k - 1) / k)
 
     def step(self, variant: str, k: int, row: dict[str, Any], cores: int = 0) -> float:
         """Seconds of a step; on one core nothing runs at once."""

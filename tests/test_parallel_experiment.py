@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from backprop_bench import app
 from backprop_files import ON_REQUEST, UserError
-from bench import lockstep, reference_kernel
+from bench import lockstep, ranks, reference_kernel
 from bench.experiments import PROFILES, Settings, find, parallel, run
 from bench.lockstep import Lockstep, Timed
 from bench.rank_worker import Desk, Progress
@@ -61,7 +61,7 @@ def test_ranks_to_be_compared_are_launched_one_after_the_other() -> None:
 
 def test_where_ranks_will_share_cores_two_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def keys(cores: int, *k: int) -> list[str]:
-        monkeypatch.setattr(parallel.ranks, "usual_cores", lambda: tuple(range(cores)))
+        monkeypatch.setattr(ranks, "usual_cores", lambda: tuple(range(cores)))
         tasks = EXPERIMENT.tasks(Settings("quick", impls=("torch-ddp",), ranks=k))
         assert all(task.arguments["crowded"] == ("on1" in task.key) for task in tasks)
         assert all(task.arguments["cores"] == (1 if "on1" in task.key else min(task.arguments["ranks"], cores)) for task in tasks)  # fmt: skip # noqa: E501
@@ -184,9 +184,9 @@ def planted(monkeypatch: pytest.MonkeyPatch, other: Callable[[float], float]) ->
 
 
 def test_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, ranks = planted(monkeypatch, lambda own: 3 * own)
+    clock, together = planted(monkeypatch, lambda own: 3 * own)
     timed = {name: Timed(clock.takes(s), lambda: None) for name, s in (("short", 1e-4), ("long", 0.05))}
-    found = ranks.time(timed, 5)
+    found = together.time(timed, 5)
     assert found["short"].seconds == pytest.approx([3e-4] * 5)
     assert found["long"].seconds == pytest.approx([0.15] * 5)
     # about 6 ms a round, by the slowest rank
@@ -196,7 +196,7 @@ def test_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_never_becomes_steady_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, ranks = planted(monkeypatch, lambda own: own)
+    clock, together = planted(monkeypatch, lambda own: own)
     grows = 0.02
 
     def call() -> None:
@@ -204,7 +204,7 @@ def test_what_never_becomes_steady_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         grows *= 1.2
         clock.now += grows
 
-    (found,) = ranks.time({"growing": Timed(call, lambda: None)}, 4).values()
+    (found,) = together.time({"growing": Timed(call, lambda: None)}, 4).values()
     assert not found.settled
 
 

@@ -88,9 +88,10 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
     ]
     if any(law.priced(one.measured.cells) for one in every):
         told.append(
-            "Where two ranks were also measured on one core, they tell what sharing one costs: o(k)^w for computing, o(k)^x for a "
-            "hop and o(k)^y for a byte, in place of o(k). So more ranks than cores are predicted from 1 and 2 alone, as "
-            "o(k)^w·s(min(k, c))·(t0 + n/k·(a·m + b·u·p) + c·m) + o(k)^x·α·(k − 1) + o(k)^y·β·g·(k − 1)/k: gradients go round a ring."
+            "Where two ranks were also measured on one core, they tell what sharing one costs: o(k)^w for computing, o(k)^x for "
+            "a hop and o(k)^y for a byte, in place of o(k). So more ranks than cores are predicted from 1 and 2 alone, as "
+            "o(k)^w·s(min(k, c))·(t0 + n/k·(a·m + b·u·p) + c·m) + o(k)^x·α·(k − 1) + o(k)^y·β·g·(k − 1)/k, for gradients go "
+            "round a ring."
         )
     told += [
         f"{one.name}: {said}"

@@ -257,7 +257,8 @@ def of(cells: pd.DataFrame, kind: str, variant: str | None = None, crowded: bool
     """Of launches that have as many cores as they can use, or of those on fewer."""
     usable = np.minimum(cells["ranks"], cells["cores"].max())
     there = (cells["cores"] < usable) == crowded
-    return cells[there & (cells["kind"] == kind) & ((cells["variant"] == variant) | (variant is None))]
+    found: pd.DataFrame = cells[there & (cells["kind"] == kind) & ((cells["variant"] == variant) | (variant is None))]
+    return found
 
 
 def scaled(steps: pd.DataFrame, scaling: str) -> pd.DataFrame:
@@ -392,8 +393,8 @@ def _step_problem(
 
 
 def contention(cells: pd.DataFrame, price: float = 1.0) -> dict[int, float]:
-    """s(k) by k > 1: a step that sends nothing over o(k)^price times the one of a single rank with as many examples; nothing where
-    there are no such pairs.
+    """s(k) by k > 1: a step that sends nothing over o(k)^price times the one of a single rank with as many examples; nothing
+    where there are no such pairs.
     """
     alone = of(cells, "step", ALONE)
     found = {}
@@ -565,8 +566,8 @@ def from_fewer(one: Measured, k: int, version: Version | None = None, most: int 
 
 
 def for_more_ranks(cells: pd.DataFrame) -> Version:
-    """What is declared to predict more ranks than these cells have: as priced, where a price was measured, and by layer where steps
-    say so, left out in turn; else the law as declared.
+    """What is declared to predict more ranks than these cells have: as priced, where a price was measured, and by layer where
+    steps say so, left out in turn; else the law as declared.
     """
     if priced(cells) is None:
         return AS_DECLARED
@@ -575,7 +576,7 @@ def for_more_ranks(cells: pd.DataFrame) -> Version:
 
 
 def crowded(one: Measured) -> pd.DataFrame:
-    """The steps on fewer cores than their ranks can use, which no fit of steps sees, with ``error``, by as many ranks or fewer."""
+    """The steps on fewer cores than their ranks can use, which no fit of steps sees, with ``error``, by fits to no more ranks."""
     steps = of(one.cells, "step", STEP, crowded=True)
     fewer = one.cells[one.cells["ranks"] <= steps["ranks"].max()]
     found = fit(fewer, version=for_more_ranks(fewer)) if len(steps) else None

@@ -142,8 +142,8 @@ def tasks(settings: Settings) -> list[Task]:
 
 
 def _placed(asked: Sequence[int], cores: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
-    """Ranks and the cores they may have.  Where some are to share cores, two on one are measured beside two on two: what sharing a
-    core costs can then be told without the many.
+    """Ranks and the cores they may have.  Where some are to share cores, two on one are measured beside two on two: what
+    sharing a core costs can then be told without the many.
     """
     placed = [(k, cores) for k in asked]
     if len(cores) >= SHARING and SHARING in asked and max(asked) > len(cores):
