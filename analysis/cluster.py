@@ -222,7 +222,7 @@ def of_experiment(
     The interval holds what launches leave open, fitted anew without each pass, and how far steps that no fit saw lie from the
     law (``predict.half_width``).  Raises UserError where there is too little to fit.
     """
-    version = parallel_law.best_version(one)
+    version = parallel_law.best_version(one, parallel_law.AS_NETWORKS)
     fitted = parallel_law.fit(one.cells, version=version)
     if fitted is None:
         raise UserError(

@@ -33,6 +33,7 @@ class Truth:
     cores: int = 2
     hidden: float = 0.0
     by_layer: float = 0.0  # all-reduces that every layer adds where nothing waits
+    dearer: float = 0.0  # what a byte costs more in a step that waits for nothing
     prices: tuple[float, float, float] = (1.0, 1.0, 1.0)  # powers of o(k) for work, hops and bytes
     crowded: bool = False  # whether two ranks are also measured on one core
     hops: Callable[[int], float] = field(default=math.log2)
@@ -55,6 +56,7 @@ class Truth:
         work *= over ** self.prices[0] * (self.contention if k > 1 and cores != 1 else 1.0)
         sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"], cores)
         more = self.by_layer * row["depth"] * over ** self.prices[1] * self.alpha_s * self.hops(k)
+        more += self.dearer * over ** self.prices[2] * self.beta_s * row["gradient_bytes"] * (k - 1) / k
         return float(work + (more if variant == "step" else 0) + sent * (1 - self.hidden if variant == "step" else 1))
 
 

@@ -92,24 +92,30 @@ FORMS = (
 @dataclass(frozen=True)
 class Version:
     """How steps may send: all gradients at once, or every layer adding all-reduces of its own (α's part times 1 + r·layers, r
-    fitted), as where a library sends every array by itself; and the form that an all-reduce has.
+    fitted), as where a library sends every array by itself, which may also make a byte dearer than in one vector (β's part
+    times 1 + v, v fitted); and the form that an all-reduce has.
     """
 
     name: str
     by_layer: bool
     form: Form
+    by_byte: bool = False
 
 
 AS_DECLARED = Version("as declared", by_layer=False, form=DECLARED)
 AT_ONCE_PRICED = Version("cores as priced", by_layer=False, form=PRICED)
 BY_LAYER_PRICED = Version("by layer, cores as priced", by_layer=True, form=PRICED)
+IN_PIECES_PRICED = Version("in pieces, cores as priced", by_layer=True, form=PRICED, by_byte=True)
 VERSIONS = (
     AS_DECLARED,
     Version("by layer", by_layer=True, form=DECLARED),
     Version("by layer, cores free", by_layer=True, form=FREE),
     AT_ONCE_PRICED,
     BY_LAYER_PRICED,
+    IN_PIECES_PRICED,
 )
+#: What a byte costs more in a step is caches and copies of this machine, which another network's β does not scale.
+AS_NETWORKS = tuple(version for version in VERSIONS if not version.by_byte)
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class Coefficients:
     contention: Mapping[int, float]
     cores: int  # that ranks share at most
     by_layer: float = 0.0  # all-reduces that every layer adds to the one of a step
+    by_byte: float = 0.0  # what a byte costs more in a step than in one vector, as a share
     prices: Prices = TURNS
     hops: Callable[[Floats], Floats] = _tree  # of an all-reduce, by k
 
@@ -158,7 +165,7 @@ class Coefficients:
             "replicated": replicated,
             "contention": (slower - 1) * alone,
             "waiting": (shared(ranks, cores) ** self.prices.work - 1) * slower * alone,
-            "communication": communication(cells, self) + self.by_layer * hops(cells, self),
+            "communication": communication(cells, self) + pieces(cells, self) @ np.array([self.by_layer, self.by_byte]),
         }
         return pd.DataFrame(found, index=cells.index)
 
@@ -189,10 +196,11 @@ def communication(cells: pd.DataFrame, by: Coefficients) -> Floats:
     return _sent(cells, columns @ np.array([by.alpha_s, by.beta_s]))
 
 
-def hops(cells: pd.DataFrame, by: Coefficients) -> Floats:
-    """α's part for every layer: what it costs beside if each sends its gradient by itself."""
+def pieces(cells: pd.DataFrame, by: Coefficients) -> Floats:
+    """Columns of what it costs beside to send every array by itself: α's part for every layer, and β's part."""
     columns = _sending(cells, _numbers(cells, "gradient_bytes"), by.hops, by.prices)
-    return _sent(cells, by.alpha_s * columns[:, 0] * _numbers(cells, "depth"))
+    more = by.alpha_s * columns[:, 0] * _numbers(cells, "depth"), by.beta_s * columns[:, 1]
+    return np.column_stack([_sent(cells, seconds) for seconds in more])
 
 
 def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
@@ -377,7 +385,10 @@ def fit(cells: pd.DataFrame, variant: str = STEP, version: Version = AS_DECLARED
     of_cells = (slower, int(cells["cores"].max()))
     known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, *of_cells, prices=prices, hops=form.hops)
     (t0, a, b, c, *more), _ = laws.fit_relative(*_step_problem(known, steps, version))
-    return replace(known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c), by_layer=float(sum(more)))
+    by_layer, by_byte = [*map(float, more), 0.0, 0.0][:2]
+    return replace(
+        known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c), by_layer=by_layer, by_byte=by_byte
+    )
 
 
 def _step_problem(
@@ -388,7 +399,7 @@ def _step_problem(
     slower = shared(ranks, cores) ** known.prices.work * known.s(ranks, cores)
     columns = slower[:, None] * design(steps)
     if version.by_layer:
-        columns = np.column_stack([columns, hops(steps, known)])
+        columns = np.column_stack([columns, pieces(steps, known)[:, : 1 + version.by_byte]])
     return columns, _numbers(steps, "time_s"), False, communication(steps, known)
 
 
@@ -474,7 +485,10 @@ def coefficient(one: Measured, name: str, times: float = 1.0, version: Version =
         found = fit(cells, version=version)
         return np.nan if found is None else float(getattr(found, name)) * times
 
-    return over_passes(one, told)
+    if name != "by_byte":
+        return over_passes(one, told)
+    more = over_passes(one, told, signed=True)  # near 0 it has no scale of its own
+    return Interval(more.value, max(0.0, more.low), more.high)
 
 
 def jackknife(value: float, others: Floats) -> Interval:
@@ -571,8 +585,7 @@ def for_more_ranks(cells: pd.DataFrame) -> Version:
     """
     if priced(cells) is None:
         return AS_DECLARED
-    at_once, by_layer = (_over_several(left_out(cells, STEP, way)) for way in (AT_ONCE_PRICED, BY_LAYER_PRICED))
-    return BY_LAYER_PRICED if _clearly_less(by_layer, at_once) else AT_ONCE_PRICED
+    return _clearly_best(cells, (AT_ONCE_PRICED, BY_LAYER_PRICED, IN_PIECES_PRICED))
 
 
 def crowded(one: Measured) -> pd.DataFrame:
@@ -590,11 +603,16 @@ def _predicted(one: Measured, seen: pd.Series, k: int, version: Version) -> pd.D
     return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
 
 
-def best_version(one: Measured) -> Version:
+def best_version(one: Measured, versions: Sequence[Version] = VERSIONS) -> Version:
     """As declared, unless another version errs clearly less on steps over several ranks, left out in turn; the least of them."""
-    errors = {version: _over_several(left_out(one.cells, STEP, version)) for version in VERSIONS}
-    best = min(VERSIONS, key=lambda version: float(np.nan_to_num(np.abs(errors[version]).mean(), nan=np.inf)))
-    return best if _clearly_less(errors[best], errors[AS_DECLARED]) else AS_DECLARED
+    return _clearly_best(one.cells, versions)
+
+
+def _clearly_best(cells: pd.DataFrame, versions: Sequence[Version]) -> Version:
+    """The first unless another errs clearly less on steps over several ranks, left out in turn; the least of them."""
+    errors = {version: _over_several(left_out(cells, STEP, version)) for version in versions}
+    best = min(versions, key=lambda version: float(np.nan_to_num(np.abs(errors[version]).mean(), nan=np.inf)))
+    return best if _clearly_less(errors[best], errors[versions[0]]) else versions[0]
 
 
 def _over_several(cells: pd.DataFrame) -> Floats:

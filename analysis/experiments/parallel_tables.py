@@ -194,8 +194,8 @@ def _prices_table(every: Sequence[Series]) -> Table:
         "off most at",
     )
     caption = (
-        "What sharing a core costs: times as long as one rank alone takes to compute, and as as many ranks with a core each take "
-        "to send. To take turns would be o(k). The steps that these prices predict were measured, but no fit saw them."
+        "What sharing a core costs: computing, in times of one rank alone; sending, in times of as many ranks with a core each. "
+        "To take turns and no more would be 2 for 2 on 1. The steps that these prices predict were measured, but no fit saw them."
     )
     return Table(caption, header, rows, (2, 3, 4, 5, 6))
 
@@ -214,7 +214,7 @@ def _predictions_table(every: Sequence[Series]) -> Table:
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
         f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β, s(k) and prices from these. "
-        "★ is judged: as priced where two ranks were measured on one core, and by layer where steps of at most two say so. "
+        "★ is judged: as priced where two ranks were measured on one core, and in pieces where steps of at most two say so. "
         "Intervals over passes. A step may stand in both ways of scaling."
     )
     return Table(caption, header, rows, (3, 4, 5))
@@ -242,15 +242,29 @@ def _versions_table(every: Sequence[Series]) -> Table:
             found = errors_of(one.measured, partial(of_steps, version=version))
             layers = law.coefficient(one.measured, "by_layer", version=version)
             name = version.name + (" ★" if version == one.version else "")
+            if np.isnan(found.median.value):
+                continue
+            dearer = law.coefficient(one.measured, "by_byte", version=version)
+            more = (
+                interval(layers, two) if version.by_layer else "none",
+                interval(dearer, percent) if version.by_byte else "none",
+            )
             shown = (interval(found.median, percent_1), interval(found.p90, percent_1))
-            rows.append((one.name, name, interval(layers, two) if version.by_layer else "none", *shown))
-    header = ("implementation", "steps send", "all-reduces a layer adds", "error, median", "nine in ten")
-    caption = (
-        "Other versions of the law of a step: every layer adds all-reduces of its own; sending waits for no shared core. ★ tells "
-        "best; the declared one, first, yields only to one that errs clearly less. Errors are of steps over several ranks, left "
-        "out in turn."
+            rows.append((one.name, name, *more, *shown))
+    header = (
+        "implementation",
+        "steps send",
+        "all-reduces a layer adds",
+        "a byte costs more by",
+        "error, median",
+        "nine in ten",
     )
-    return Table(caption, header, rows, (2, 3, 4))
+    caption = (
+        "Other versions of the law of a step: every layer adds all-reduces of its own; a byte costs more in a step than in one "
+        "vector by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, first, yields "
+        "only to one that errs clearly less. Errors are of steps over several ranks, left out in turn."
+    )
+    return Table(caption, header, rows, (2, 3, 4, 5))
 
 
 def _worst(cells: pd.DataFrame) -> str:
