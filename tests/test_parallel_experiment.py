@@ -158,10 +158,15 @@ class Clock:
     """Time that passes only when a call says so."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.used = 0.0
 
     def perf_counter(self) -> float:
         return self.now
+
+    monotonic = perf_counter
+
+    def process_time(self) -> float:
+        return self.used
 
     def takes(self, seconds: float) -> Callable[[], None]:
         def call() -> None:
@@ -178,7 +183,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, other: Callable[[float], float]) ->
     monkeypatch.setattr(reference_kernel, "make", lambda *_: kernels)
 
     def gather(numbers: Sequence[float]) -> Any:
-        return np.array([numbers, [other(n) for n in numbers]])
+        return np.array([numbers, [*numbers[:-1], other(numbers[-1])]])  # how long it took comes last
 
     return clock, Lockstep(0, gather, lambda where: None)
 
@@ -193,6 +198,48 @@ def test_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["short"].iterations, found["long"].iterations) == (20, 1)
     assert all(kept.settled and kept.quiet == 5 for kept in found.values())
     assert found["long"].reference_s == {"product": [1e-4] * 5, "objects": [2e-4] * 5}
+
+
+def test_of_ranks_on_one_core_the_round_lasts_from_the_first_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, _ = planted(monkeypatch, lambda own: own)
+    clock.now = 6.999
+
+    def after_each_other(numbers: Sequence[float]) -> Any:
+        """The other rank sets off when this one is done, in the next second of the clock."""
+        if len(numbers) == 1:
+            return np.array([numbers, numbers])
+        seconds, rest, took = numbers
+        return np.array([numbers, [*divmod(seconds + rest + took, 1.0), took]], np.float32)
+
+    for cores, longer in (((0,), 2), ((), 1)):
+        together = Lockstep(0, after_each_other, lambda where: None, cores)
+        round_s = together._round("step", Timed(clock.takes(0.004), lambda: None), 5, "round 1")
+        assert round_s == pytest.approx(longer * 0.004, rel=1e-4)
+
+
+@pytest.mark.parametrize(("foreign", "share"), [(0, 0.0), (5, 0.05), (40, 0.4)])
+def test_what_others_take_of_the_cores_leaves_no_round_quiet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, foreign: int, share: float
+) -> None:
+    """Two ranks on two cores, a quarter of a second each within half a second, of ticks of 10 ms; others on one of them."""
+    monkeypatch.setattr(lockstep, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(lockstep.os, "sysconf", lambda name: 100)
+    clock, together = planted(monkeypatch, lambda own: own)
+    together._cores = (0, 3)
+
+    def busy(zero: int, three: int) -> None:
+        lines = f"cpu 9 9 9 9\ncpu0 {zero} 0 0 900 0 7 7 0\ncpu1 99 9 9 9 0 0 0 0\ncpu3 {three} 1 2 9 0 0 0 0\n"
+        (tmp_path / "stat").write_text(lines)
+
+    busy(100, 200)
+    before = together._used()
+    busy(100 + 25, 200 + 25 + foreign)
+    clock.now += 0.5
+    clock.used += 0.25
+    assert together._others(before) == pytest.approx(share)
+    monkeypatch.setattr(together, "_others", lambda before: share)
+    (kept,) = together.time({"step": Timed(clock.takes(1e-3), lambda: None)}, 4).values()
+    assert (kept.others, kept.quiet >= 4) == (share, share <= 0.1)
 
 
 def test_what_never_becomes_steady_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,8 +273,8 @@ def test_what_two_on_one_pay_by_layer_is_told_without_rows_of_four() -> None:
 def test_a_byte_that_costs_more_in_a_step_is_told_without_rows_of_four() -> None:
     one = measured(replace(SHARED, dearer=1.5, beta_s=4e-9, by_layer=1.0))
     few = one.cells[one.cells["ranks"] <= 2]
-    assert law.for_more_ranks(few) == law.IN_PIECES_PRICED
-    by_byte = law.coefficient(one, "by_byte", version=law.IN_PIECES_PRICED)
+    assert law.for_more_ranks(few) == law.AS_FOUND_PRICED
+    by_byte = law.coefficient(one, "by_byte", version=law.AS_FOUND_PRICED)
     assert by_byte.low < 1.5 < by_byte.high
     assert by_byte.value == pytest.approx(1.5, rel=0.1)
     assert np.abs(parallel_series.of_more_ranks(one)).max() < 0.1

@@ -114,9 +114,9 @@ def _told_version(one: Series) -> str:
     errors = np.abs(of_steps(one.measured, version=one.version))
     more = interval(law.coefficient(one.measured, "by_layer", version=one.version), two)
     ways = [f"every layer added {more} all-reduces of its own"] if one.version.by_layer else []
-    if one.version.by_byte:
+    if one.version.as_found:
         dearer = interval(law.coefficient(one.measured, "by_byte", 1.0, one.version), percent)
-        ways.append(f"a byte cost {dearer} more than in one vector")
+        ways.append(f"a byte cost {dearer} more than in an all-reduce by itself")
     ways += [_FORMS_TOLD[one.version.form]] if one.version.form in _FORMS_TOLD else []
     return (
         f"a step costs as if {', and '.join(ways)}, which the declared law does not say: so the median error is "

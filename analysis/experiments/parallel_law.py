@@ -92,30 +92,31 @@ FORMS = (
 @dataclass(frozen=True)
 class Version:
     """How steps may send: all gradients at once, or every layer adding all-reduces of its own (α's part times 1 + r·layers, r
-    fitted), as where a library sends every array by itself, which may also make a byte dearer than in one vector (β's part
-    times 1 + v, v fitted); and the form that an all-reduce has.
+    fitted), as where a library sends every array by itself.  ``as_found`` lets hops and bytes cost what they do in steps, where
+    caches are cold and ranks arrive apart: α's part times 1 + u + r·layers and β's part times 1 + v, all of them fitted.  And
+    the form that an all-reduce has.
     """
 
     name: str
     by_layer: bool
     form: Form
-    by_byte: bool = False
+    as_found: bool = False
 
 
 AS_DECLARED = Version("as declared", by_layer=False, form=DECLARED)
 AT_ONCE_PRICED = Version("cores as priced", by_layer=False, form=PRICED)
 BY_LAYER_PRICED = Version("by layer, cores as priced", by_layer=True, form=PRICED)
-IN_PIECES_PRICED = Version("in pieces, cores as priced", by_layer=True, form=PRICED, by_byte=True)
+AS_FOUND_PRICED = Version("as steps find it, cores as priced", by_layer=True, form=PRICED, as_found=True)
 VERSIONS = (
     AS_DECLARED,
     Version("by layer", by_layer=True, form=DECLARED),
     Version("by layer, cores free", by_layer=True, form=FREE),
     AT_ONCE_PRICED,
     BY_LAYER_PRICED,
-    IN_PIECES_PRICED,
+    AS_FOUND_PRICED,
 )
-#: What a byte costs more in a step is caches and copies of this machine, which another network's β does not scale.
-AS_NETWORKS = tuple(version for version in VERSIONS if not version.by_byte)
+#: What hops and bytes cost more in steps is this machine's caches and cores, which another network's α and β do not scale.
+AS_NETWORKS = tuple(version for version in VERSIONS if not version.as_found)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ class Coefficients:
     contention: Mapping[int, float]
     cores: int  # that ranks share at most
     by_layer: float = 0.0  # all-reduces that every layer adds to the one of a step
-    by_byte: float = 0.0  # what a byte costs more in a step than in one vector, as a share
+    by_step: float = 0.0  # what a hop costs more in a step than in an all-reduce by itself, as a share
+    by_byte: float = 0.0  # what a byte does
     prices: Prices = TURNS
     hops: Callable[[Floats], Floats] = _tree  # of an all-reduce, by k
 
@@ -165,7 +167,8 @@ class Coefficients:
             "replicated": replicated,
             "contention": (slower - 1) * alone,
             "waiting": (shared(ranks, cores) ** self.prices.work - 1) * slower * alone,
-            "communication": communication(cells, self) + pieces(cells, self) @ np.array([self.by_layer, self.by_byte]),
+            "communication": communication(cells, self)
+            + pieces(cells, self) @ np.array([self.by_layer, self.by_step, self.by_byte]),
         }
         return pd.DataFrame(found, index=cells.index)
 
@@ -197,10 +200,10 @@ def communication(cells: pd.DataFrame, by: Coefficients) -> Floats:
 
 
 def pieces(cells: pd.DataFrame, by: Coefficients) -> Floats:
-    """Columns of what it costs beside to send every array by itself: α's part for every layer, and β's part."""
+    """Columns of what steps may pay beside: α's part for every layer, α's part, and β's part."""
     columns = _sending(cells, _numbers(cells, "gradient_bytes"), by.hops, by.prices)
-    more = by.alpha_s * columns[:, 0] * _numbers(cells, "depth"), by.beta_s * columns[:, 1]
-    return np.column_stack([_sent(cells, seconds) for seconds in more])
+    by_hop, by_byte = by.alpha_s * columns[:, 0], by.beta_s * columns[:, 1]
+    return np.column_stack([_sent(cells, more) for more in (by_hop * _numbers(cells, "depth"), by_hop, by_byte)])
 
 
 def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
@@ -385,10 +388,18 @@ def fit(cells: pd.DataFrame, variant: str = STEP, version: Version = AS_DECLARED
     of_cells = (slower, int(cells["cores"].max()))
     known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, *of_cells, prices=prices, hops=form.hops)
     (t0, a, b, c, *more), _ = laws.fit_relative(*_step_problem(known, steps, version))
-    by_layer, by_byte = [*map(float, more), 0.0, 0.0][:2]
-    return replace(
-        known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c), by_layer=by_layer, by_byte=by_byte
+    by_layer, by_step, by_byte = [*map(float, more), 0.0, 0.0, 0.0][:3]
+    found = replace(
+        known,
+        t0_s=float(t0),
+        a_s=float(a),
+        b_s=float(b),
+        c_s=float(c),
+        by_layer=by_layer,
+        by_step=by_step,
+        by_byte=by_byte,
     )
+    return _repriced(found, of(cells, "step", variant, crowded=True)) if version.as_found else found
 
 
 def _step_problem(
@@ -399,8 +410,29 @@ def _step_problem(
     slower = shared(ranks, cores) ** known.prices.work * known.s(ranks, cores)
     columns = slower[:, None] * design(steps)
     if version.by_layer:
-        columns = np.column_stack([columns, pieces(steps, known)[:, : 1 + version.by_byte]])
+        columns = np.column_stack([columns, pieces(steps, known)[:, : 3 if version.as_found else 1]])
     return columns, _numbers(steps, "time_s"), False, communication(steps, known)
+
+
+def _repriced(found: Coefficients, crowded: pd.DataFrame) -> Coefficients:
+    """With the prices of a hop and of a byte that steps on shared cores paid, beyond computing."""
+    if len(crowded) < LEAST_CELLS:
+        return found
+    parts = found.parts(crowded)
+    computing = parts.drop(columns="communication").sum(axis=1).to_numpy(float)
+    by_hop = replace(found, beta_s=0.0).parts(crowded)["communication"].to_numpy(float)
+    by_byte = parts["communication"].to_numpy(float) - by_hop
+    times = _numbers(crowded, "time_s")
+    dearer, _ = laws.fit_relative(np.column_stack([by_hop, by_byte]), times, False, computing)
+    if not (dearer > 0).all():
+        (whole,), _ = laws.fit_relative((by_hop + by_byte)[:, None], times, False, computing)
+        dearer = np.array([whole, whole])
+    if not (dearer > 0).all():
+        return found
+    over = float(shared(_numbers(crowded, "ranks"), _numbers(crowded, "cores"))[0])
+    hop, byte = np.log(dearer) / np.log(over)
+    prices = replace(found.prices, hop=found.prices.hop + float(hop), byte=found.prices.byte + float(byte))
+    return replace(found, prices=prices)
 
 
 def contention(cells: pd.DataFrame, price: float = 1.0) -> dict[int, float]:
@@ -485,7 +517,7 @@ def coefficient(one: Measured, name: str, times: float = 1.0, version: Version =
         found = fit(cells, version=version)
         return np.nan if found is None else float(getattr(found, name)) * times
 
-    if name != "by_byte":
+    if name not in ("by_step", "by_byte"):
         return over_passes(one, told)
     more = over_passes(one, told, signed=True)  # near 0 it has no scale of its own
     return Interval(more.value, max(0.0, more.low), more.high)
@@ -580,12 +612,16 @@ def from_fewer(one: Measured, k: int, version: Version | None = None, most: int 
 
 
 def for_more_ranks(cells: pd.DataFrame) -> Version:
-    """What is declared to predict more ranks than these cells have: as priced, where a price was measured, and by layer where
-    steps say so, left out in turn; else the law as declared.
+    """What is declared to predict more ranks than these cells have: as priced, where a price was measured, and by layer, and as
+    steps find it, where steps left out in turn clearly say so; else the law as declared.
     """
     if priced(cells) is None:
         return AS_DECLARED
-    return _clearly_best(cells, (AT_ONCE_PRICED, BY_LAYER_PRICED, IN_PIECES_PRICED))
+    chosen, *others = AT_ONCE_PRICED, BY_LAYER_PRICED, AS_FOUND_PRICED
+    for version in others:  # from few to many coefficients
+        before, now = (_over_several(left_out(cells, STEP, way)) for way in (chosen, version))
+        chosen = version if _clearly_less(now, before) else chosen
+    return chosen
 
 
 def crowded(one: Measured) -> pd.DataFrame:

@@ -214,7 +214,7 @@ def _predictions_table(every: Sequence[Series]) -> Table:
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
         f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β, s(k) and prices from these. "
-        "★ is judged: as priced where two ranks were measured on one core, and in pieces where steps of at most two say so. "
+        "★ is judged: as priced where two ranks were measured on one core, and as steps find it where those of at most two say so. "
         "Intervals over passes. A step may stand in both ways of scaling."
     )
     return Table(caption, header, rows, (3, 4, 5))
@@ -247,7 +247,7 @@ def _versions_table(every: Sequence[Series]) -> Table:
             dearer = law.coefficient(one.measured, "by_byte", version=version)
             more = (
                 interval(layers, two) if version.by_layer else "none",
-                interval(dearer, percent) if version.by_byte else "none",
+                interval(dearer, percent) if version.as_found else "none",
             )
             shown = (interval(found.median, percent_1), interval(found.p90, percent_1))
             rows.append((one.name, name, *more, *shown))
@@ -260,8 +260,8 @@ def _versions_table(every: Sequence[Series]) -> Table:
         "nine in ten",
     )
     caption = (
-        "Other versions of the law of a step: every layer adds all-reduces of its own; a byte costs more in a step than in one "
-        "vector by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, first, yields "
+        "Other versions of the law of a step: every layer adds all-reduces of its own; hops and bytes cost more in a step than in "
+        "an all-reduce by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, first, yields "
         "only to one that errs clearly less. Errors are of steps over several ranks, left out in turn."
     )
     return Table(caption, header, rows, (2, 3, 4, 5))

@@ -186,6 +186,7 @@ def launch(site: Site, task: Task) -> list[Row]:
         "rounds": ROUNDS[profile],
         "shuffle": asked["shuffle"],
         "cores": wanted.cores_used,
+        "cores_here": wanted.cores[: wanted.cores_used],
     }
     return ranks.run(wanted, f"{__name__}:on_rank", work, site.folder / task.key.replace("/", "-"))
 
@@ -199,7 +200,7 @@ def on_rank(desk: Desk, arguments: Mapping[str, Any]) -> list[Row]:
     first = desk.prepare(make_problem(Network((5, 7, 4)), 3, desk.seed))
     first.step()  # libraries finish loading at their first use
     first.synchronize()
-    lockstep = Lockstep(desk.rank, first.gather, desk.progress.at)
+    lockstep = Lockstep(desk.rank, first.gather, desk.progress.at, arguments.get("cores_here", ()))
     shuffled, rounds = Random(str(arguments["shuffle"])), arguments["rounds"]
     rows: list[Row] = []
     for size in shuffled.sample(arguments["sizes"], len(arguments["sizes"])):
@@ -277,6 +278,7 @@ def _row(rounds: Rounds) -> Row:
         "quiet": rounds.quiet,
         "settled": rounds.settled,
         "iterations": rounds.iterations,
+        "others": rounds.others,
     }
 
 
