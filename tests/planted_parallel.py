@@ -34,6 +34,7 @@ class Truth:
     hidden: float = 0.0
     by_layer: float = 0.0  # all-reduces that every layer adds where nothing waits
     dearer: float = 0.0  # what a byte costs more in a step that waits for nothing
+    waits: float = 0.0  # a further power of o(k) that steps pay for sending
     prices: tuple[float, float, float] = (1.0, 1.0, 1.0)  # powers of o(k) for work, hops and bytes
     crowded: bool = False  # whether two ranks are also measured on one core
     hops: Callable[[int], float] = field(default=math.log2)
@@ -54,7 +55,7 @@ class Truth:
         work = self.t0_s + share * (self.a_s * row["m"] + self.b_s * row["u"] * row["p"]) + self.c_s * row["m"]
         over = self.over(k, cores)
         work *= over ** self.prices[0] * (self.contention if k > 1 and cores != 1 else 1.0)
-        sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"], cores)
+        sent = 0.0 if variant == "alone" else over**self.waits * self.sends(k, row["gradient_bytes"], cores)
         more = self.by_layer * row["depth"] * over ** self.prices[1] * self.alpha_s * self.hops(k)
         more += self.dearer * over ** self.prices[2] * self.beta_s * row["gradient_bytes"] * (k - 1) / k
         return float(work + (more if variant == "step" else 0) + sent * (1 - self.hidden if variant == "step" else 1))

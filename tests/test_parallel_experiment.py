@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,7 @@ def test_what_others_take_of_the_cores_leaves_no_round_quiet(
 ) -> None:
     """Two ranks on two cores, a quarter of a second each within half a second, of ticks of 10 ms; others on one of them."""
     monkeypatch.setattr(lockstep, "STAT", tmp_path / "stat")
-    monkeypatch.setattr(lockstep.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
     clock, together = planted(monkeypatch, lambda own: own)
     together._cores = (0, 3)
 

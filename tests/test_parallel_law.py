@@ -280,6 +280,18 @@ def test_a_byte_that_costs_more_in_a_step_is_told_without_rows_of_four() -> None
     assert np.abs(parallel_series.of_more_ranks(one)).max() < 0.1
 
 
+def test_what_sending_costs_more_in_steps_on_a_shared_core_is_told_by_two_on_one() -> None:
+    truth = replace(SHARED, dearer=1.0, beta_s=4e-9, alpha_s=3e-4, waits=0.5)
+    one = measured(truth, launch=0.0, noise=0.0)
+    fit = law.fit(one.cells[one.cells["ranks"] <= 2], version=law.AS_FOUND_PRICED)
+    assert fit is not None
+    # the step's own all-reduce waits, what a byte costs beside does not: 2^0.8·(2^0.5 + 1)/2
+    assert 2**fit.prices.hop == pytest.approx(2 ** (0.4 + 0.5), rel=0.02)
+    assert 2**fit.prices.byte == pytest.approx(2**0.8 * (2**0.5 + 1) / 2, rel=0.02)
+    assert np.abs(parallel_series.of_more_ranks(one, version=law.AS_FOUND_PRICED)).max() < 0.02
+    assert np.median(np.abs(parallel_series.of_more_ranks(one, version=law.AT_ONCE_PRICED))) > 0.1
+
+
 def test_no_row_of_four_ranks_moves_what_is_predicted_of_them() -> None:
     there = found(SHARED)
     wild = np.random.default_rng(0)

@@ -416,7 +416,7 @@ def _step_problem(
 
 def _repriced(found: Coefficients, crowded: pd.DataFrame) -> Coefficients:
     """With the prices of a hop and of a byte that steps on shared cores paid, beyond computing."""
-    if len(crowded) < LEAST_CELLS:
+    if len(crowded) <= len(("hop", "byte")):
         return found
     parts = found.parts(crowded)
     computing = parts.drop(columns="communication").sum(axis=1).to_numpy(float)
@@ -625,18 +625,15 @@ def for_more_ranks(cells: pd.DataFrame) -> Version:
 
 
 def crowded(one: Measured) -> pd.DataFrame:
-    """The steps on fewer cores than their ranks can use, which no fit of steps sees, with ``error``, by fits to no more ranks."""
+    """The steps on fewer cores than their ranks can use, with ``error``, each by fits to no more ranks that did not see it."""
     steps = of(one.cells, "step", STEP, crowded=True)
+    if not len(steps):
+        return steps.assign(error=0.0)
     fewer = one.cells[one.cells["ranks"] <= steps["ranks"].max()]
-    found = fit(fewer, version=for_more_ranks(fewer)) if len(steps) else None
-    return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
-
-
-def _predicted(one: Measured, seen: pd.Series, k: int, version: Version) -> pd.DataFrame:
-    steps = one.steps(STEP)
-    steps = steps[steps["ranks"] == k]
-    found = fit(one.cells[seen], STEP, version)
-    return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
+    version = for_more_ranks(fewer)
+    fits = [fit(fewer.drop(index=[at]), version=version) for at in steps.index]
+    seconds = [np.nan if by is None else by.seconds(steps.iloc[[i]])[0] for i, by in enumerate(fits)]
+    return steps.assign(error=np.array(seconds) / steps["time_s"] - 1)
 
 
 def best_version(one: Measured, versions: Sequence[Version] = VERSIONS) -> Version:
