@@ -23,10 +23,10 @@ ROUND_S = 0.006
 MOST_ITERATIONS = 2_000
 STAT = Path("/proc/stat")
 #: Warm-up ends when the medians of two successive groups of so many rounds agree, and after so many groups in any case.
-WARMUP_GROUP, WARMUP_GROUPS = 2, 4
+WARMUP_GROUP, WARMUP_GROUPS = 2, 3
 STEADY = 0.05
 #: Where others take more of the cores, no round is quiet.
-MOST_OTHERS = 0.1
+MOST_OTHERS = 0.2
 #: At most so many times as many rounds as asked for, while too few are quiet.
 PATIENCE = 1.5
 

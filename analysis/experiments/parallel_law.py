@@ -612,16 +612,10 @@ def from_fewer(one: Measured, k: int, version: Version | None = None, most: int 
 
 
 def for_more_ranks(cells: pd.DataFrame) -> Version:
-    """What is declared to predict more ranks than these cells have: as priced, where a price was measured, and by layer, and as
-    steps find it, where steps left out in turn clearly say so; else the law as declared.
+    """What is declared to predict more ranks than these cells have: as steps find it and as priced, where two ranks were measured
+    on one core; else the law as declared.
     """
-    if priced(cells) is None:
-        return AS_DECLARED
-    chosen, *others = AT_ONCE_PRICED, BY_LAYER_PRICED, AS_FOUND_PRICED
-    for version in others:  # from few to many coefficients
-        before, now = (_over_several(left_out(cells, STEP, way)) for way in (chosen, version))
-        chosen = version if _clearly_less(now, before) else chosen
-    return chosen
+    return AS_DECLARED if priced(cells) is None else AS_FOUND_PRICED
 
 
 def crowded(one: Measured) -> pd.DataFrame:
@@ -634,6 +628,13 @@ def crowded(one: Measured) -> pd.DataFrame:
     fits = [fit(fewer.drop(index=[at]), version=version) for at in steps.index]
     seconds = [np.nan if by is None else by.seconds(steps.iloc[[i]])[0] for i, by in enumerate(fits)]
     return steps.assign(error=np.array(seconds) / steps["time_s"] - 1)
+
+
+def _predicted(one: Measured, seen: pd.Series, k: int, version: Version) -> pd.DataFrame:
+    steps = one.steps(STEP)
+    steps = steps[steps["ranks"] == k]
+    found = fit(one.cells[seen], STEP, version)
+    return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
 
 
 def best_version(one: Measured, versions: Sequence[Version] = VERSIONS) -> Version:

@@ -234,8 +234,7 @@ def _predictions_table(every: Sequence[Series]) -> Table:
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
         f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β, s(k) and prices from these. "
-        "★ is judged: as priced where two ranks were measured on one core, and as steps find it where those of at most two say "
-        "so. "
+        "★ is judged: as steps find it and as priced, where two ranks were measured on one core. "
         "Intervals over passes. A step may stand in both ways of scaling."
     )
     return Table(caption, header, rows, (3, 4, 5))
