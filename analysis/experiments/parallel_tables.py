@@ -197,9 +197,9 @@ def _prices_table(every: Sequence[Series]) -> Table:
         "off most at",
     )
     caption = (
-        "What sharing a core costs: computing, in times of one rank alone; sending, in times of as many ranks with a core each, by "
-        "itself and in steps. To take turns and no more would be 2 for 2 on 1. Errors are of the steps on shared cores, each by a "
-        "fit that did not see it."
+        "What sharing a core costs: computing, in times of one rank alone; sending, in times of as many ranks with a core each, "
+        "by itself and in steps. To take turns and no more would be 2 for 2 on 1. Errors are of the steps on shared cores, each "
+        "by a fit that did not see it."
     )
     return Table(caption, header, rows, (2, 3, 4, 5, 6, 7, 8))
 
@@ -280,9 +280,9 @@ def _versions_table(every: Sequence[Series]) -> Table:
         "nine in ten",
     )
     caption = (
-        "Other versions of the law of a step: every layer adds all-reduces of its own; hops and bytes cost more in a step than in "
-        "an all-reduce by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, first, "
-        "yields only to one that errs clearly less. Errors are of steps over several ranks, left out in turn."
+        "Other versions of the law of a step: every layer adds all-reduces of its own; hops and bytes cost more in a step than "
+        "in an all-reduce by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, "
+        "first, yields only to one that errs clearly less. Errors are of steps over several ranks, left out in turn."
     )
     return Table(caption, header, rows, (2, 3, 4, 5))
 
