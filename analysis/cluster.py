@@ -222,7 +222,7 @@ def of_experiment(
     The interval holds what launches leave open, fitted anew without each pass, and how far steps that no fit saw lie from the
     law (``predict.half_width``).  Raises UserError where there is too little to fit.
     """
-    version = parallel_law.best_version(one)
+    version = parallel_law.best_version(one, parallel_law.AS_NETWORKS)
     fitted = parallel_law.fit(one.cells, version=version)
     if fitted is None:
         raise UserError(
@@ -230,7 +230,7 @@ def of_experiment(
         )
     steps = one.steps(parallel_law.STEP)
     network = _network(layers, activation, steps)
-    errors = parallel_law.left_out(one, version=version)["error"].to_numpy(float)
+    errors = parallel_law.left_out(one.cells, version=version)["error"].to_numpy(float)
     off = predict.half_width(errors, max(len(errors) - parallel_law.TERMS, 2))
 
     def cells(share: Floats) -> pd.DataFrame:

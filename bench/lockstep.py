@@ -1,4 +1,4 @@
-"""Rounds of several ranks together: all set off at once, and the slowest rank's time counts.
+"""Rounds of several ranks together: all set off at once, and the last to be done ends the round.
 
 Rank 0 says how often a call is done in a round, and whether there is another; it tells the others between rounds.  It
 alone times the reference kernels, while they wait.
@@ -7,10 +7,12 @@ alone times the reference kernels, while they wait.
 from __future__ import annotations
 
 import gc
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench import reference_kernel
@@ -19,9 +21,12 @@ from bench.quiet import TOLERANCE
 #: A round is about so long, many times what ranks take to set off together; of longer calls there is one a round.
 ROUND_S = 0.006
 MOST_ITERATIONS = 2_000
+STAT = Path("/proc/stat")
 #: Warm-up ends when the medians of two successive groups of so many rounds agree, and after so many groups in any case.
-WARMUP_GROUP, WARMUP_GROUPS = 2, 5
+WARMUP_GROUP, WARMUP_GROUPS = 2, 3
 STEADY = 0.05
+#: Where others take more of the cores, no round is quiet.
+MOST_OTHERS = 0.2
 #: At most so many times as many rounds as asked for, while too few are quiet.
 PATIENCE = 1.5
 
@@ -36,11 +41,12 @@ class Timed:
 
 @dataclass
 class Rounds:
-    """Of one call: seconds of one iteration by the slowest rank, one a round, and the kernels beside each."""
+    """Of one call: seconds of one iteration until all ranks have done it, one a round, and the kernels beside each."""
 
     iterations: int = 1
     settled: bool = False
     quiet: int = 0
+    others: float = 0.0
     seconds: list[float] = field(default_factory=list)
     reference_s: dict[str, list[float]] = field(default_factory=dict)
 
@@ -48,10 +54,20 @@ class Rounds:
 class Lockstep:
     """The rounds of a launch.  ``gather`` gives every process all processes' numbers: the ranks' only talk beside what is
     timed, and their barrier.  ``at`` is told where the rank is, before it waits for others.
+
+    ``cores`` are those of all ranks where they are all on one machine.  They have one clock then: a round lasts from when the
+    first has set off, since of ranks that share a core one may set off only when the other is done.  And what others take of
+    these cores can be told: a rank that waits for a core holds up all of them, by a turn of some milliseconds for every sum.
     """
 
-    def __init__(self, rank: int, gather: Callable[[Sequence[float]], Any], at: Callable[[str], object]) -> None:
-        self._gather, self._at = gather, at
+    def __init__(
+        self,
+        rank: int,
+        gather: Callable[[Sequence[float]], Any],
+        at: Callable[[str], object],
+        cores: Sequence[int] = (),
+    ) -> None:
+        self._gather, self._at, self._cores = gather, at, cores
         self._kernels = reference_kernel.make("cpu", "") if rank == 0 else {}
 
     def time(self, calls: Mapping[str, Timed], rounds: int) -> dict[str, Rounds]:
@@ -59,6 +75,7 @@ class Lockstep:
         in time meets all of them alike.
         """
         found = {name: Rounds() for name in calls}
+        before = self._used()
         gc.disable()
         try:
             for name, timed in calls.items():
@@ -67,9 +84,23 @@ class Lockstep:
             self._take(calls, found, rounds)
         finally:
             gc.enable()
+        others = self._others(before)
         for kept in found.values():
-            kept.settled = settled
+            kept.settled, kept.others = settled, others
+            kept.quiet = kept.quiet if others <= MOST_OTHERS else 0
         return found
+
+    def _used(self) -> tuple[float, float, float]:
+        """Seconds: the clock, what all processes have taken of the cores, and this one."""
+        return (time.monotonic(), busy_s(self._cores), time.process_time()) if self._cores else (0.0, 0.0, 0.0)
+
+    def _others(self, before: tuple[float, float, float]) -> float:
+        """The share of the cores that processes of others, or other machines of the host, have taken since."""
+        if not self._cores:
+            return 0.0
+        passed, busy, own = (now - then for now, then in zip(self._used(), before, strict=True))
+        ours = float(self._gather([own])[:, 0].sum())
+        return max(0.0, busy - ours) / (passed * len(self._cores))
 
     def _agreed(self, number: float, where: str) -> float:
         """Rank 0's number, on all ranks: nobody goes on before everybody is here."""
@@ -77,14 +108,17 @@ class Lockstep:
         return float(self._gather([number])[0, 0])
 
     def _round(self, name: str, timed: Timed, iterations: int, where: str) -> float:
-        """Seconds of one iteration, by the slowest rank."""
+        """Seconds of one iteration, until all ranks have done it."""
         iterations = int(self._agreed(iterations, f"{where} of {name}"))
         start = time.perf_counter()
         for _ in range(iterations):
             timed.call()
         timed.synchronize()
         elapsed = time.perf_counter() - start
-        return float(self._gather([elapsed])[:, 0].max()) / iterations
+        # whole seconds apart from the rest: some gather in float32
+        seconds, rest, took = self._gather([*divmod(start, 1.0), elapsed]).T
+        began = seconds - seconds[0] + rest if self._cores else 0.0 * rest
+        return float((began + took).max() - began.min()) / iterations
 
     def _fitting(self, name: str, timed: Timed) -> int:
         """Iterations that fill a round, by the fastest of a few tries; the first call of all is not among them."""
@@ -135,6 +169,19 @@ class Lockstep:
             kept.reference_s = {
                 kernel: [(samples[r][kernel] + samples[r + 1][kernel]) / 2 for r in rounds] for kernel in samples[0]
             }
+
+
+def busy_s(cores: Sequence[int]) -> float:
+    """What processes, and other machines of the host, have had of these cores, in seconds since the start; 0 where the system
+    does not say.  Without interrupts, which are our own sockets'.
+    """
+    try:
+        lines = [line.split() for line in STAT.read_text().splitlines()]
+    except OSError:
+        return 0.0
+    own = [line for line in lines if line[0] in {f"cpu{core}" for core in cores}]
+    ticks = sum(int(line[i]) for line in own for i in (1, 2, 3, 8))  # user, nice, system, steal: proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _quiet(samples: Sequence[Mapping[str, float]], calls: int) -> list[bool]:

@@ -197,7 +197,7 @@ def seconds(
 ) -> list[float]:
     """o(k)·s(k)·(t0 + ⌈n/k⌉·(a·m + b·u·p) + c·m) + α·log2 k + β·g·(k - 1)/k: links are each host's own."""
     t0_s, a_s, b_s, c_s = map(float, prices)
-    law = Coefficients(alpha_s, beta_s, t0_s, a_s, b_s, c_s, contention, cores, shares=False)
+    law = Coefficients(alpha_s, beta_s, t0_s, a_s, b_s, c_s, contention, cores, prices=parallel_law.NOTHING)
     return [float(s) for s in law.seconds(steps)]
 
 

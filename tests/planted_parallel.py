@@ -33,25 +33,32 @@ class Truth:
     cores: int = 2
     hidden: float = 0.0
     by_layer: float = 0.0  # all-reduces that every layer adds where nothing waits
+    dearer: float = 0.0  # what a byte costs more in a step that waits for nothing
+    waits: float = 0.0  # a further power of o(k) that steps pay for sending
+    prices: tuple[float, float, float] = (1.0, 1.0, 1.0)  # powers of o(k) for work, hops and bytes
+    crowded: bool = False  # whether two ranks are also measured on one core
     hops: Callable[[int], float] = field(default=math.log2)
     compute: Callable[[float, int], float] = field(default=lambda share, k: share)
 
-    def over(self, k: int) -> float:
+    def over(self, k: int, cores: int = 0) -> float:
         """o(k)."""
-        return max(1.0, k / self.cores)
+        return max(1.0, k / (cores or self.cores))
 
-    def sends(self, k: int, size: float) -> float:
+    def sends(self, k: int, size: float, cores: int = 0) -> float:
         """Seconds of an all-reduce."""
-        return self.over(k) * (self.alpha_s * self.hops(k) + self.beta_s * size * (k - 1) / k)
+        over, (_, hop, byte) = self.over(k, cores), self.prices
+        return float(over**hop * self.alpha_s * self.hops(k) + over**byte * self.beta_s * size * (k - 1) / k)
 
-    def step(self, variant: str, k: int, row: dict[str, Any]) -> float:
-        """Seconds of a step."""
+    def step(self, variant: str, k: int, row: dict[str, Any], cores: int = 0) -> float:
+        """Seconds of a step; on one core nothing runs at once."""
         share = self.compute(math.ceil(row["n"] / k), k)
         work = self.t0_s + share * (self.a_s * row["m"] + self.b_s * row["u"] * row["p"]) + self.c_s * row["m"]
-        work *= self.over(k) * (self.contention if k > 1 else 1.0)
-        sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"])
-        more = self.by_layer * row["depth"] * self.over(k) * self.alpha_s * self.hops(k) if variant == "step" else 0.0
-        return float(work + more + sent * (1 - self.hidden if variant == "step" else 1))
+        over = self.over(k, cores)
+        work *= over ** self.prices[0] * (self.contention if k > 1 and cores != 1 else 1.0)
+        sent = 0.0 if variant == "alone" else over**self.waits * self.sends(k, row["gradient_bytes"], cores)
+        more = self.by_layer * row["depth"] * over ** self.prices[1] * self.alpha_s * self.hops(k)
+        more += self.dearer * over ** self.prices[2] * self.beta_s * row["gradient_bytes"] * (k - 1) / k
+        return float(work + (more if variant == "step" else 0) + sent * (1 - self.hidden if variant == "step" else 1))
 
 
 USUAL = Truth()
@@ -87,14 +94,15 @@ def rows(
     rng = np.random.default_rng(seed)
     made: list[dict[str, Any]] = []
     for number in range(1, passes + 1):
-        for k in ranks:
+        placed = [(k, min(k, truth.cores), f"ranks{k}") for k in ranks]
+        for k, cores, where in placed + ([(2, 1, "ranks2on1")] if truth.crowded else []):
             whole = math.exp(launch * rng.standard_normal())
             task = {
                 "impl": impl,
                 "pass": number,
-                "key": f"{impl}/ranks{k}/pass{number}",
+                "key": f"{impl}/{where}/pass{number}",
                 "ranks": k,
-                "cores": min(k, truth.cores),
+                "cores": cores,
             }
 
             def add(seconds: float, whole: float = whole, task: dict[str, Any] = task, **row: Any) -> None:
@@ -103,9 +111,9 @@ def rows(
 
             for row in points(k):
                 for variant in ("step", "in_turn", "alone"):
-                    add(truth.step(variant, k, row), kind="step", variant=variant, **row)
+                    add(truth.step(variant, k, row, cores), kind="step", variant=variant, **row)
             for size in BYTES:
-                add(truth.sends(k, size) if k > 1 else 2e-5, kind="all_reduce", bytes=size)
+                add(truth.sends(k, size, cores) if k > 1 else 2e-5, kind="all_reduce", bytes=size)
     return made
 
 

@@ -75,7 +75,7 @@ def _ping(address: str) -> list[str]:
 class Linked(Truth):
     """Hosts that share cores and have links of their own."""
 
-    def sends(self, k: int, size: float) -> float:
+    def sends(self, k: int, size: float, cores: int = 0) -> float:
         return self.alpha_s * self.hops(k) + self.beta_s * size * (k - 1) / k
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from backprop_bench import app
 from backprop_files import ON_REQUEST, UserError
-from bench import lockstep, reference_kernel
+from bench import lockstep, ranks, reference_kernel
 from bench.experiments import PROFILES, Settings, find, parallel, run
 from bench.lockstep import Lockstep, Timed
 from bench.rank_worker import Desk, Progress
@@ -57,6 +58,28 @@ def test_ranks_to_be_compared_are_launched_one_after_the_other() -> None:
     ]
     assert len(tasks) == 4 * parallel.PASSES["quick"]
     assert all(task.arguments["cores"] <= task.arguments["ranks"] for task in tasks)
+
+
+def test_where_ranks_will_share_cores_two_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys(cores: int, *k: int) -> list[str]:
+        monkeypatch.setattr(ranks, "usual_cores", lambda: tuple(range(cores)))
+        tasks = EXPERIMENT.tasks(Settings("quick", impls=("torch-ddp",), ranks=k))
+        assert all(task.arguments["crowded"] == ("on1" in task.key) for task in tasks)
+        assert all(task.arguments["cores"] == (1 if "on1" in task.key else min(task.arguments["ranks"], cores)) for task in tasks)  # fmt: skip # noqa: E501
+        return [task.key.split("/")[1] for task in tasks if task.pass_number == 1]
+
+    assert keys(2, 1, 2, 4) == ["ranks1", "ranks2", "ranks2on1", "ranks4"]
+    assert keys(4, 1, 2, 4) == ["ranks1", "ranks2", "ranks4"]
+    assert keys(2, 1, 2) == ["ranks1", "ranks2"]
+    assert keys(1, 1, 2, 4) == ["ranks1", "ranks2", "ranks4"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_shares_on_one_core_are_those_that_one_rank_has_alone(profile: str) -> None:
+    single = {(p.network, p.n) for p in parallel.points(profile, 1)}
+    crowded = parallel.points(profile, 2, crowded=True)
+    assert sum((p.network, p.n // 2) in single for p in crowded) >= len(parallel.SCALED[profile])
+    assert {(p.network, p.n) for p in crowded} <= {(p.network, p.n) for p in parallel.points(profile, 2)}
 
 
 def test_its_own_implementations_are_the_usual_ones_and_others_keep_theirs() -> None:
@@ -136,10 +159,15 @@ class Clock:
     """Time that passes only when a call says so."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.used = 0.0
 
     def perf_counter(self) -> float:
         return self.now
+
+    monotonic = perf_counter
+
+    def process_time(self) -> float:
+        return self.used
 
     def takes(self, seconds: float) -> Callable[[], None]:
         def call() -> None:
@@ -156,15 +184,15 @@ def planted(monkeypatch: pytest.MonkeyPatch, other: Callable[[float], float]) ->
     monkeypatch.setattr(reference_kernel, "make", lambda *_: kernels)
 
     def gather(numbers: Sequence[float]) -> Any:
-        return np.array([numbers, [other(n) for n in numbers]])
+        return np.array([numbers, [*numbers[:-1], other(numbers[-1])]])  # how long it took comes last
 
     return clock, Lockstep(0, gather, lambda where: None)
 
 
 def test_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, ranks = planted(monkeypatch, lambda own: 3 * own)
+    clock, together = planted(monkeypatch, lambda own: 3 * own)
     timed = {name: Timed(clock.takes(s), lambda: None) for name, s in (("short", 1e-4), ("long", 0.05))}
-    found = ranks.time(timed, 5)
+    found = together.time(timed, 5)
     assert found["short"].seconds == pytest.approx([3e-4] * 5)
     assert found["long"].seconds == pytest.approx([0.15] * 5)
     # about 6 ms a round, by the slowest rank
@@ -173,8 +201,50 @@ def test_the_slowest_rank_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["long"].reference_s == {"product": [1e-4] * 5, "objects": [2e-4] * 5}
 
 
+def test_of_ranks_on_one_core_the_round_lasts_from_the_first_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, _ = planted(monkeypatch, lambda own: own)
+    clock.now = 6.999
+
+    def after_each_other(numbers: Sequence[float]) -> Any:
+        """The other rank sets off when this one is done, in the next second of the clock."""
+        if len(numbers) == 1:
+            return np.array([numbers, numbers])
+        seconds, rest, took = numbers
+        return np.array([numbers, [*divmod(seconds + rest + took, 1.0), took]], np.float32)
+
+    for cores, longer in (((0,), 2), ((), 1)):
+        together = Lockstep(0, after_each_other, lambda where: None, cores)
+        round_s = together._round("step", Timed(clock.takes(0.004), lambda: None), 5, "round 1")
+        assert round_s == pytest.approx(longer * 0.004, rel=1e-4)
+
+
+@pytest.mark.parametrize(("foreign", "share"), [(0, 0.0), (5, 0.05), (40, 0.4)])
+def test_what_others_take_of_the_cores_leaves_no_round_quiet(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, foreign: int, share: float
+) -> None:
+    """Two ranks on two cores, a quarter of a second each within half a second, of ticks of 10 ms; others on one of them."""
+    monkeypatch.setattr(lockstep, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    clock, together = planted(monkeypatch, lambda own: own)
+    together._cores = (0, 3)
+
+    def busy(zero: int, three: int) -> None:
+        lines = f"cpu 9 9 9 9\ncpu0 {zero} 0 0 900 0 7 7 0\ncpu1 99 9 9 9 0 0 0 0\ncpu3 {three} 1 2 9 0 0 0 0\n"
+        (tmp_path / "stat").write_text(lines)
+
+    busy(100, 200)
+    before = together._used()
+    busy(100 + 25, 200 + 25 + foreign)
+    clock.now += 0.5
+    clock.used += 0.25
+    assert together._others(before) == pytest.approx(share)
+    monkeypatch.setattr(together, "_others", lambda before: share)
+    (kept,) = together.time({"step": Timed(clock.takes(1e-3), lambda: None)}, 4).values()
+    assert (kept.others, kept.quiet >= 4) == (share, share <= 0.2)
+
+
 def test_what_never_becomes_steady_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, ranks = planted(monkeypatch, lambda own: own)
+    clock, together = planted(monkeypatch, lambda own: own)
     grows = 0.02
 
     def call() -> None:
@@ -182,7 +252,7 @@ def test_what_never_becomes_steady_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         grows *= 1.2
         clock.now += grows
 
-    (found,) = ranks.time({"growing": Timed(call, lambda: None)}, 4).values()
+    (found,) = together.time({"growing": Timed(call, lambda: None)}, 4).values()
     assert not found.settled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import cache
 from typing import Any
 
@@ -228,6 +228,111 @@ def test_a_law_that_is_wrong_is_refuted_and_a_right_one_hardly_ever() -> None:
 
 def test_noise_alone_refutes_nothing() -> None:
     assert "refuted" not in words(Truth(contention=1.0), seed=1, launch=0.3, noise=0.2)[:4]
+
+
+# --- ranks that share cores, from two on one -----------------------------------------------------------------------
+
+#: Sharing a core costs computing more than turns, hops less; gradients go round a ring.
+SHARED = Truth(prices=(1.3, 0.4, 0.8), crowded=True, hops=lambda k: k - 1.0)
+
+
+def test_prices_come_out_and_predict_four_ranks_on_two_cores() -> None:
+    one = measured(SHARED, launch=0.0, noise=0.0)
+    found_prices = law.priced(one.cells)
+    assert found_prices is not None
+    assert astuple(found_prices) == pytest.approx(SHARED.prices)
+    assert parallel_series.of_more_ranks(one) == pytest.approx(0.0, abs=1e-6)
+    assert law.crowded(one)["error"].to_numpy() == pytest.approx(0.0, abs=1e-6)
+    # the law as declared, which knows of no prices, is off
+    assert np.median(np.abs(parallel_series.of_more_ranks(one, version=law.AS_DECLARED))) > 0.1
+
+
+def test_predicted_from_two_on_one_against_arithmetic_of_its_own() -> None:
+    cells = law.from_fewer(measured(SHARED, launch=0.0, noise=0.0), 4)
+    cell = cells[(cells["layers"] == "64-512-512-10") & (cells["n"] == 1024)].iloc[0]
+    m = 64 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
+    work = 2e-4 + 256 * (4e-11 * m + 3e-10 * 1024 * 4) + 1.5e-9 * m
+    expected = 2**1.3 * 1.1 * work + 2**0.4 * 5e-5 * 3 + 2**0.8 * 4e-10 * 4 * m * 3 / 4
+    assert cell["time_s"] == pytest.approx(expected)
+    assert cell["error"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_with_noise_prices_predict_what_the_declared_law_cannot() -> None:
+    one = measured(SHARED, launch=0.02)
+    assert np.abs(parallel_series.of_more_ranks(one)).max() < 0.12
+    assert words(SHARED)[1] == "supported"
+    assert words(replace(SHARED, crowded=False))[1] != "supported"
+
+
+def test_what_two_on_one_pay_by_layer_is_told_without_rows_of_four() -> None:
+    one = measured(replace(SHARED, by_layer=4.0, alpha_s=3e-4))
+    assert law.coefficient(one, "by_layer", version=law.for_more_ranks(one.cells)).value == pytest.approx(4.0, rel=0.1)
+    assert np.abs(parallel_series.of_more_ranks(one)).max() < 0.1
+
+
+def test_a_byte_that_costs_more_in_a_step_is_told_without_rows_of_four() -> None:
+    one = measured(replace(SHARED, dearer=1.5, beta_s=4e-9, by_layer=1.0))
+    few = one.cells[one.cells["ranks"] <= 2]
+    assert law.for_more_ranks(few) == law.AS_FOUND_PRICED
+    by_byte = law.coefficient(one, "by_byte", version=law.AS_FOUND_PRICED)
+    assert by_byte.low < 1.5 < by_byte.high
+    assert by_byte.value == pytest.approx(1.5, rel=0.1)
+    assert np.abs(parallel_series.of_more_ranks(one)).max() < 0.1
+
+
+def test_what_sending_costs_more_in_steps_on_a_shared_core_is_told_by_two_on_one() -> None:
+    truth = replace(SHARED, dearer=1.0, beta_s=4e-9, alpha_s=3e-4, waits=0.5)
+    one = measured(truth, launch=0.0, noise=0.0)
+    fit = law.fit(one.cells[one.cells["ranks"] <= 2], version=law.AS_FOUND_PRICED)
+    assert fit is not None
+    # the step's own all-reduce waits, what a byte costs beside does not: 2^0.8·(2^0.5 + 1)/2
+    assert 2**fit.prices.hop == pytest.approx(2 ** (0.4 + 0.5), rel=0.02)
+    assert 2**fit.prices.byte == pytest.approx(2**0.8 * (2**0.5 + 1) / 2, rel=0.02)
+    assert np.abs(parallel_series.of_more_ranks(one, version=law.AS_FOUND_PRICED)).max() < 0.02
+    assert np.median(np.abs(parallel_series.of_more_ranks(one, version=law.AT_ONCE_PRICED))) > 0.1
+
+
+def test_no_row_of_four_ranks_moves_what_is_predicted_of_them() -> None:
+    there = found(SHARED)
+    wild = np.random.default_rng(0)
+    rows_ = [
+        {**row, "seconds": [wild.lognormal(0, 2) * s for s in row["seconds"]]} if row["ranks"] == 4 else row
+        for row in there.rows
+    ]
+    (honest,), (wrong,) = law.measured(there), law.measured(replace(there, rows=rows_))
+    predicted = [
+        (1 + cells["error"]) * cells["time_s"] for one in (honest, wrong) for cells in [law.from_fewer(one, 4)]
+    ]
+    assert predicted[0].to_numpy() == pytest.approx(predicted[1].to_numpy())
+
+
+def test_launches_on_one_core_move_prices_and_no_other_fit() -> None:
+    there = found(SHARED)
+    rows_ = [{**row, "seconds": [3 * s for s in row["seconds"]]} if row["key"].startswith("torch-ddp/ranks2on1") else row for row in there.rows]  # fmt: skip # noqa: E501
+    (honest,), (slow,) = law.measured(there), law.measured(replace(there, rows=rows_))
+    assert law.fit(honest.cells) == law.fit(slow.cells)
+    assert scaling.shrinking(honest) == scaling.shrinking(slow)
+    assert scaling.hidden(honest) == scaling.hidden(slow)
+    before, after = law.priced(honest.cells), law.priced(slow.cells)
+    assert before is not None and after is not None
+    for name in ("work", "hop", "byte"):
+        assert getattr(after, name) - getattr(before, name) == pytest.approx(math.log2(3))
+
+
+def test_where_no_core_was_shared_the_declared_law_predicts() -> None:
+    one = measured()
+    assert law.priced(one.cells) is None
+    assert law.for_more_ranks(one.cells) == law.AS_DECLARED
+    assert law.fit(one.cells, version=law.AT_ONCE_PRICED) is None
+    assert not len(law.crowded(one))
+
+
+def test_prices_have_their_table() -> None:
+    made = section(found(SHARED, launch=0.0, noise=0.0))
+    table = next(table for table in made.tables if table.header[1] == "ranks on cores")
+    assert table.rows[0][1] == "2 on 1"
+    assert table.rows[0][2].startswith("2.46")  # 2^1.3
+    assert "from runs with 1 and 2" in " ".join(t.caption for t in made.tables)
 
 
 # --- what ranks buy -------------------------------------------------------------------------------------------------

@@ -86,6 +86,13 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
         "What overlap saves is the time of a step whose all-reduce waits for the end of backward, less that of a step as "
         "users write it. Where ranks use all cores, sending takes the cores that compute: there is little to hide behind.",
     ]
+    if any(law.priced(one.measured.cells) for one in every):
+        told.append(
+            "Where two ranks were also measured on one core, they tell what sharing one costs: o(k)^w for computing, o(k)^x for "
+            "a hop and o(k)^y for a byte, in place of o(k). So more ranks than cores are predicted from 1 and 2 alone, as "
+            "o(k)^w·s(min(k, c))·(t0 + n/k·(a·m + b·u·p) + c·m) + o(k)^x·α·(k − 1) + o(k)^y·β·g·(k − 1)/k, for gradients go "
+            "round a ring."
+        )
     told += [
         f"{one.name}: {said}"
         for one in every
@@ -105,12 +112,22 @@ def _told_version(one: Series) -> str:
     if one.version == law.AS_DECLARED or not one.told:
         return ""
     errors = np.abs(of_steps(one.measured, version=one.version))
-    free = "" if one.version.shares else ", and as if sending waited for no shared core"
     more = interval(law.coefficient(one.measured, "by_layer", version=one.version), two)
+    ways = [f"every layer added {more} all-reduces of its own"] if one.version.by_layer else []
+    if one.version.as_found:
+        dearer = interval(law.coefficient(one.measured, "by_byte", 1.0, one.version), percent)
+        ways.append(f"a byte cost {dearer} more than in an all-reduce by itself")
+    ways += [_FORMS_TOLD[one.version.form]] if one.version.form in _FORMS_TOLD else []
     return (
-        f"a step costs as if every layer added {more} all-reduces of its own{free}, which the declared law does not say: so the "
-        f"median error is {percent(float(np.median(errors)), 1)} instead of {percent(median(one.left_out), 1)}."
+        f"a step costs as if {', and '.join(ways)}, which the declared law does not say: so the median error is "
+        f"{percent(float(np.median(errors)), 1)} instead of {percent(median(one.left_out), 1)}."
     )
+
+
+_FORMS_TOLD = {
+    law.FREE: "sending waited for no shared core",
+    law.PRICED: "sharing a core cost what two ranks on one pay, and gradients went round a ring",
+}
 
 
 def _told_forms(one: Series) -> str:
@@ -144,7 +161,7 @@ def claims(every: Sequence[Series]) -> list[Claimed]:
         ),
         Claimed(
             f"runs with 1 and 2 ranks tell what more ranks take: {rule}",
-            "steps over more than 2 ranks, by α, β, s and coefficients of at most 2",
+            "steps over more than 2 ranks, by α, β, s, coefficients and prices of at most 2",
             {one.name: _claim(one, of_more_ranks, "steps over more ranks") for one in fitted if one.beyond},
             "parallel-strong",
             "ours",
@@ -303,7 +320,7 @@ def _of_scaling(every: Sequence[Series], told: str) -> str:
     """The numbers behind the lines: how far the law that is drawn is off on these cells, left out in turn."""
     parts = []
     for one in every:
-        cells = law.scaled(law.left_out(one.measured, version=one.version), told)
+        cells = law.scaled(law.left_out(one.measured.cells, version=one.version), told)
         cells = cells[cells["ranks"] > 1]
         if len(cells) and cells["error"].notna().all():
             parts.append(f"{_versioned(one)} {percent(median(cells), 1)}")

@@ -170,8 +170,9 @@ def all_reduce_figure(every: Sequence[Measured], fits: Fits) -> Figure:
 
 
 def _all_reduce_s(found: Coefficients, cores: int, k: int, sizes: Floats) -> Floats:
-    over = max(1.0, k / cores) if found.shares else 1.0
-    return np.asarray(over * (found.alpha_s * np.log2(k) + found.beta_s * sizes * (k - 1) / k))
+    over, ranks = max(1.0, k / cores), np.array([float(k)])
+    by_hop = over**found.prices.hop * found.alpha_s * found.hops(ranks)
+    return np.asarray(by_hop + over**found.prices.byte * found.beta_s * sizes * (k - 1) / k)
 
 
 def _byte_marks(sizes: pd.Series) -> tuple[list[float], list[str]]:

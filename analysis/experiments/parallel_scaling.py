@@ -19,6 +19,7 @@ from analysis.experiments.parallel_law import (
     Coefficients,
     Measured,
     fit,
+    of,
     over_passes,
     scaled,
     shared,
@@ -159,7 +160,7 @@ def hidden(one: Measured, k: int | None = None) -> Interval:
 
 def _variants(cells: pd.DataFrame) -> pd.DataFrame:
     """Time by variant, a row for each step that has all three."""
-    steps = cells[cells["kind"] == "step"]
+    steps = of(cells, "step")
     wide = steps.pivot_table("time_s", [*NETWORK, "n", "ranks"], "variant", sort=False)
     return wide.reindex(columns=[STEP, IN_TURN, ALONE]).dropna()
 
@@ -206,8 +207,8 @@ def shrinking(one: Measured) -> Interval:
 
 def _exponent(cells: pd.DataFrame) -> float:
     found = fit(cells, ALONE)
-    alone = scaled(cells[cells["variant"] == ALONE], "strong")
-    single = cells[(cells["variant"] == ALONE) & (cells["ranks"] == 1)]
+    alone = scaled(of(cells, "step", ALONE), "strong")
+    single = of(cells[cells["ranks"] == 1], "step", ALONE)
     alone = pd.concat([alone, single]).drop_duplicates([*NETWORK, "n", "ranks"])
     if found is None or not len(alone):
         return np.nan

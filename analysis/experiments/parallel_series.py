@@ -54,13 +54,18 @@ class Series:
     @cached_property
     def left_out(self) -> pd.DataFrame:
         """Steps over more than one rank, each left out of the fit in turn."""
-        cells = law.left_out(self.measured)
+        cells = law.left_out(self.measured.cells)
         return cells[cells["ranks"] > 1]
 
     @cached_property
     def from_fewer(self) -> pd.DataFrame:
         """Steps over more ranks, by what was fitted to 1 and 2."""
         return from_fewer(self.measured)
+
+    @cached_property
+    def for_more_ranks(self) -> Version:
+        """What is declared to predict them."""
+        return law.for_more_ranks(self.measured.cells[self.measured.cells["ranks"] <= FEW])
 
     @cached_property
     def version(self) -> Version:
@@ -133,16 +138,18 @@ def errors_of(one: Measured, judged: Callable[[Measured], Floats]) -> Errors:
 
 def of_steps(one: Measured, variant: str = STEP, version: Version = AS_DECLARED) -> Floats:
     """Errors of steps over more than one rank, each left out in turn."""
-    cells = law.left_out(one, variant, version)
+    cells = law.left_out(one.cells, variant, version)
     return cells.loc[cells["ranks"] > 1, "error"].to_numpy(float)
 
 
-def of_more_ranks(one: Measured, told: str = "", version: Version = AS_DECLARED) -> Floats:
-    """Errors of steps over more ranks than ``FEW``, predicted from fewer; of one way of scaling, or of all."""
+def of_more_ranks(one: Measured, told: str = "", version: Version | None = None) -> Floats:
+    """Errors of steps over more ranks than ``FEW``, predicted from fewer; of one way of scaling, or of all.  The version is the
+    one declared for that (``parallel_law.for_more_ranks``) unless it is given.
+    """
     return law.scaled(from_fewer(one, version), told)["error"].to_numpy(float)
 
 
-def from_fewer(one: Measured, version: Version = AS_DECLARED) -> pd.DataFrame:
+def from_fewer(one: Measured, version: Version | None = None) -> pd.DataFrame:
     """The steps over more ranks than ``FEW``, with the ``error`` of what was fitted to fewer."""
     parts = [law.from_fewer(one, k, version) for k in one.ranks if k > FEW]
     return pd.concat(parts) if parts else one.steps(STEP).iloc[:0].assign(error=0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,7 @@ from analysis.experiments import parallel_law as law
 from analysis.experiments import parallel_scaling as scaling
 from analysis.experiments.parallel_law import IN_TURN, Coefficients
 from analysis.experiments.parallel_series import (
+    FEW,
     GIGA,
     Series,
     errors_of,
@@ -41,6 +42,7 @@ def tables(every: Sequence[Series]) -> list[Table]:
         _forms_table(every),
         _coefficients_table(every),
         _versions_table(every),
+        _prices_table(every),
         _predictions_table(every),
         _efficiency_table(every),
         _shares_table(every),
@@ -173,29 +175,83 @@ def _contention(one: Series, k: int) -> Interval:
     return law.over_passes(one.measured, lambda cells: law.contention(cells).get(k, np.nan))
 
 
+def _prices_table(every: Sequence[Series]) -> Table:
+    rows = []
+    for one in every:
+        steps = law.crowded(one.measured)
+        if not len(steps) or steps["error"].isna().any():
+            continue
+        k, cores = int(steps["ranks"].iloc[0]), int(steps["cores"].iloc[0])
+        times = [interval(_dearer(one, told, k / cores), two) for told in _PRICES]
+        rows.append((one.name, f"{k} on {cores}", *times, str(len(steps)), percent(median(steps), 1), _worst(steps)))
+    header = (
+        "implementation",
+        "ranks on cores",
+        "computing",
+        "α",
+        "β",
+        "α in steps",
+        "β in steps",
+        "steps",
+        "error, median",
+        "off most at",
+    )
+    caption = (
+        "What sharing a core costs: computing, in times of one rank alone; sending, in times of as many ranks with a core each, "
+        "by itself and in steps. To take turns and no more would be 2 for 2 on 1. Errors are of the steps on shared cores, each "
+        "by a fit that did not see it."
+    )
+    return Table(caption, header, rows, (2, 3, 4, 5, 6, 7, 8))
+
+
+def _in_steps(cells: pd.DataFrame) -> law.Prices | None:
+    found = law.fit(cells, version=law.AS_FOUND_PRICED)
+    return found.prices if found else None
+
+
+_PRICES: tuple[tuple[Callable[[pd.DataFrame], law.Prices | None], str], ...] = (
+    (law.priced, "work"),
+    (law.priced, "hop"),
+    (law.priced, "byte"),
+    (_in_steps, "hop"),
+    (_in_steps, "byte"),
+)
+
+
+def _dearer(one: Series, told: tuple[Callable[[pd.DataFrame], law.Prices | None], str], over: float) -> Interval:
+    prices_of, name = told
+
+    def times(cells: pd.DataFrame) -> float:
+        found = prices_of(cells[cells["ranks"] <= FEW])
+        return float(over ** getattr(found, name)) if found else np.nan
+
+    return law.over_passes(one.measured, times)
+
+
 def _predictions_table(every: Sequence[Series]) -> Table:
     rows = [row for one in every if one.beyond for row in _predictions(one)]
     header = ("implementation", "scaling", "the law", "steps", "error, median", "nine in ten", "off most at")
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
-        f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β and s(k) from these. Intervals "
-        "over passes. A step may stand in both ways of scaling."
+        f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β, s(k) and prices from these. "
+        "★ is judged: as steps find it and as priced, where two ranks were measured on one core. "
+        "Intervals over passes. A step may stand in both ways of scaling."
     )
     return Table(caption, header, rows, (3, 4, 5))
 
 
 def _predictions(one: Series) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    ways = [(way, law.AS_DECLARED) for way in (*scaling.SCALINGS, "model")] + [
-        ("", version) for version in law.VERSIONS
-    ]
+    judged = one.for_more_ranks
+    ways = [(way, judged) for way in (*scaling.SCALINGS, "model")] + [("", version) for version in law.VERSIONS]
     for way, version in ways:
         cells = law.scaled(from_fewer(one.measured, version), way)
         if not len(cells) or cells["error"].isna().any():
             continue
         found = errors_of(one.measured, partial(of_more_ranks, told=way, version=version))
         shown = (interval(found.median, percent_1), interval(found.p90, percent_1), _worst(cells))
-        rows.append((one.name, way or "all", version.name, str(found.cells), *shown))
+        mark = " ★" if version == judged else ""
+        rows.append((one.name, way or "all", version.name + mark, str(found.cells), *shown))
     return rows
 
 
@@ -206,15 +262,29 @@ def _versions_table(every: Sequence[Series]) -> Table:
             found = errors_of(one.measured, partial(of_steps, version=version))
             layers = law.coefficient(one.measured, "by_layer", version=version)
             name = version.name + (" ★" if version == one.version else "")
+            if np.isnan(found.median.value):
+                continue
+            dearer = law.coefficient(one.measured, "by_byte", version=version)
+            more = (
+                interval(layers, two) if version.by_layer else "none",
+                interval(dearer, percent) if version.as_found else "none",
+            )
             shown = (interval(found.median, percent_1), interval(found.p90, percent_1))
-            rows.append((one.name, name, interval(layers, two) if version.by_layer else "none", *shown))
-    header = ("implementation", "steps send", "all-reduces a layer adds", "error, median", "nine in ten")
-    caption = (
-        "Other versions of the law of a step: every layer adds all-reduces of its own; sending waits for no shared core. ★ tells "
-        "best; the declared one, first, yields only to one that errs clearly less. Errors are of steps over several ranks, left "
-        "out in turn."
+            rows.append((one.name, name, *more, *shown))
+    header = (
+        "implementation",
+        "steps send",
+        "all-reduces a layer adds",
+        "a byte costs more by",
+        "error, median",
+        "nine in ten",
     )
-    return Table(caption, header, rows, (2, 3, 4))
+    caption = (
+        "Other versions of the law of a step: every layer adds all-reduces of its own; hops and bytes cost more in a step than "
+        "in an all-reduce by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, "
+        "first, yields only to one that errs clearly less. Errors are of steps over several ranks, left out in turn."
+    )
+    return Table(caption, header, rows, (2, 3, 4, 5))
 
 
 def _worst(cells: pd.DataFrame) -> str:

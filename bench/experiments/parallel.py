@@ -7,7 +7,7 @@ timed before every rank's gradients were held to the float64 reference of the wh
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from random import Random
@@ -24,6 +24,8 @@ from impls.problem import make_problem
 
 #: Ranks where none are asked for, and by profile: passes, and rounds of every call in each.
 RANKS = {"smoke": (1, 2), "quick": (1, 2, 4), "full": (1, 2, 4)}
+#: So many ranks on one core tell what sharing it costs.
+SHARING = 2
 PASSES = {"smoke": 1, "quick": 3, "full": 5}
 ROUNDS = {"smoke": 4, "quick": 6, "full": 15}
 #: Bytes of the all-reduce sweep: from one number, which is all latency, to what is all bandwidth.
@@ -102,13 +104,17 @@ MODEL = {
 }
 
 
-def points(profile: str, ranks: int) -> list[Point]:
-    """All that ranks measure; a point on both scalings is there once."""
+def points(profile: str, ranks: int, crowded: bool = False) -> list[Point]:
+    """All that ranks measure; a point on both scalings is there once.
+
+    On one core for all (``crowded``): weak scaling, whose shares a single rank has alone, and the smallest step.
+    """
     found: dict[tuple[Network, int], list[str]] = {}
     for scaled in SCALED[profile]:
-        found.setdefault((scaled.network, scaled.strong), []).append("strong")
+        if not crowded:
+            found.setdefault((scaled.network, scaled.strong), []).append("strong")
         found.setdefault((scaled.network, ranks * scaled.weak), []).append("weak")
-    for network, n in MODEL[profile]:
+    for network, n in MODEL[profile][: 1 if crowded else None]:
         found.setdefault((network, n), ["model"])
     return [
         Point(",".join(scalings), network.layers, network.activation, network.loss, n)
@@ -124,10 +130,10 @@ def tasks(settings: Settings) -> list[Task]:
 
     Raises UserError for an implementation that is not data parallel, and for ranks that cannot be.
     """
-    cores, profile = ranks.usual_cores(), settings.profile
+    profile = settings.profile
     launches = [
         ranks.Launch(impl, k, cores, device=settings.device, dtype=settings.dtype, seed=settings.seed)
-        for k in settings.ranks or RANKS[profile]
+        for k, cores in _placed(settings.ranks or RANKS[profile], ranks.usual_cores())
         for impl in settings.impls
     ]
     for launch in launches:
@@ -135,16 +141,29 @@ def tasks(settings: Settings) -> list[Task]:
     return [_task(launch, profile, number) for number in range(1, PASSES[profile] + 1) for launch in launches]
 
 
+def _placed(asked: Sequence[int], cores: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    """Ranks and the cores they may have.  Where some are to share cores, two on one are measured beside two on two: what
+    sharing a core costs can then be told without the many.
+    """
+    placed = [(k, cores) for k in asked]
+    if len(cores) >= SHARING and SHARING in asked and max(asked) > len(cores):
+        placed.insert(asked.index(SHARING) + 1, (SHARING, cores[:1]))
+    return placed
+
+
 def _task(launch: ranks.Launch, profile: str, number: int) -> Task:
+    crowded = launch.cores_used < min(launch.ranks, len(ranks.usual_cores()))
     arguments = {
         "ranks": launch.ranks,
         "cores": launch.cores_used,
         "layout": launch.layout,
         "backend": ranks.backend(launch),
+        "crowded": crowded,
         "profile": profile,
         "shuffle": [launch.seed, number],
     }
-    return Task(f"{launch.impl}/ranks{launch.ranks}/pass{number}", launch.impl, arguments, number, TIMEOUT_S)
+    where = f"ranks{launch.ranks}" + (f"on{launch.cores_used}" if crowded else "")
+    return Task(f"{launch.impl}/{where}/pass{number}", launch.impl, arguments, number, TIMEOUT_S)
 
 
 def launch(site: Site, task: Task) -> list[Row]:
@@ -153,7 +172,7 @@ def launch(site: Site, task: Task) -> list[Row]:
     wanted = ranks.Launch(
         task.impl,
         asked["ranks"],
-        site.cores,
+        site.cores[: asked["cores"]],
         asked["layout"],
         site.settings.device,
         site.settings.dtype,
@@ -162,11 +181,12 @@ def launch(site: Site, task: Task) -> list[Row]:
         timeout_s=task.timeout_s,
     )
     work = {
-        "points": [asdict(point) for point in points(profile, wanted.ranks)],
+        "points": [asdict(point) for point in points(profile, wanted.ranks, asked["crowded"])],
         "sizes": SIZES[profile],
         "rounds": ROUNDS[profile],
         "shuffle": asked["shuffle"],
         "cores": wanted.cores_used,
+        "cores_here": wanted.cores[: wanted.cores_used],
     }
     return ranks.run(wanted, f"{__name__}:on_rank", work, site.folder / task.key.replace("/", "-"))
 
@@ -180,7 +200,7 @@ def on_rank(desk: Desk, arguments: Mapping[str, Any]) -> list[Row]:
     first = desk.prepare(make_problem(Network((5, 7, 4)), 3, desk.seed))
     first.step()  # libraries finish loading at their first use
     first.synchronize()
-    lockstep = Lockstep(desk.rank, first.gather, desk.progress.at)
+    lockstep = Lockstep(desk.rank, first.gather, desk.progress.at, arguments.get("cores_here", ()))
     shuffled, rounds = Random(str(arguments["shuffle"])), arguments["rounds"]
     rows: list[Row] = []
     for size in shuffled.sample(arguments["sizes"], len(arguments["sizes"])):
@@ -258,6 +278,7 @@ def _row(rounds: Rounds) -> Row:
         "quiet": rounds.quiet,
         "settled": rounds.settled,
         "iterations": rounds.iterations,
+        "others": rounds.others,
     }
 
 
@@ -265,7 +286,7 @@ EXPERIMENT = Experiment(
     "parallel",
     "rows split over k ranks: a step's products are divided by k, and an all-reduce of all gradients is added",
     "strong and weak scaling of two libraries' data-parallel steps on 1, 2 and 4 ranks, with and without overlap of "
-    "talk and backward, beside an all-reduce sweep",
+    "talk and backward, beside an all-reduce sweep; where ranks share cores, what that costs two ranks on one",
     tasks,
     launch=launch,
     impls=tuple(entry.name for entry in registry.ENTRIES if entry.launched_by),
