@@ -135,7 +135,7 @@ def predicted(base: Base, layers: Sequence[int], activation: str, n: int, ranks:
     single = base.whole(n, 1)
     fastest, fastest_s, enough, half = _limits(base, n, single.value)
     assumptions = [
-        "every rank is a machine of its own, like the one measured, and as fast as it beside others",
+        "every rank is a machine of its own, like the one measured, and as fast beside the others as alone",
         "all ranks take as long as the slowest, which has ⌈n/k⌉ examples; none waits for data",
         "an all-reduce costs α·log2 k + β·g·(k − 1)/k, in a network that nobody else uses and that is the same between any two "
         "ranks",
