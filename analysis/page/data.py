@@ -231,7 +231,10 @@ def sentence(verdict: Verdict) -> str:
     winner = verdict.choice.winner
     if winner is None or winner.law.name == verdict.claim.law:
         return told
-    return f"{told}; “{winner.law.name}” predicts unseen cells best ({words.percent(winner.crossvalidated_median)} off)"
+    return (
+        f"{told}; the simplest law that tells unseen cells about as well as any is “{winner.law.name}” "
+        f"({words.percent(winner.crossvalidated_median)} off)"
+    )
 
 
 def plain(value: float | None) -> float | None:

@@ -137,7 +137,8 @@ function lawsTold({ low, high, line, turns }, names, what, activation) {
   return turns.map((turn) => {
     const [winner, loser] = turn.faster ? names : [...names].reverse();
     const sides = [turn.from ? `not before ${countText(turn.from)}` : "", turn.to ? `surely from ${countText(turn.to)} on` : ""].filter(Boolean);
-    return `By their laws ${winner} overtakes ${loser} near ${what} = ${countText(turn.x)} (${sides.length ? sides.join(", ") : `the 95 % intervals of the laws overlap for all ${range}`}).`;
+    if (!sides.length) return `By their laws the order turns near ${what} = ${countText(turn.x)}, but their 95 % intervals overlap for all ${range}: they cannot tell who is faster.`;
+    return `By their laws ${winner} overtakes ${loser} near ${what} = ${countText(turn.x)} (${sides.join(", ")}).`;
   });
 }
 
@@ -180,6 +181,13 @@ function measuredGrowthTold(found, variable) {
   return `measured: ${at(first)}, ${at(last)}, ${intervalText(ratio, short)} times as long for ${timesText(found.times)} times the ${variable}${range}`;
 }
 
+/** Of one series; what was measured comes first where it says more than the power does. */
+function listed({ told, grows, measured }, variable) {
+  if (!measured) return told;
+  const seen = measuredGrowthTold(measured, variable);
+  return grows === "cannot tell" && measured.ratio.low > 1 ? `${seen}; as a power of ${variable} the run ${told}` : `${told}; ${seen}`;
+}
+
 /** The same in one sentence, and one for each series. */
 function growthTold(data, rows, phase, variable) {
   const found = growthRows(data, phase, variable).map((one) => ({ ...one, measured: measuredGrowth(data, rows, one.name, phase, variable) }));
@@ -197,7 +205,7 @@ function growthTold(data, rows, phase, variable) {
     parts.push(`Yes, as measured, though as no one power of ${variable}: ${what} takes ${listText(each)}`);
   }
   if (rest.length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(rest)}`);
-  return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${one.told}${one.measured ? `; ${measuredGrowthTold(one.measured, variable)}` : ""}`) };
+  return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${listed(one, variable)}`) };
 }
 
 /** The section and its controls. */

@@ -40,12 +40,30 @@ function choose(changes) {
   takeState(wanted);
 }
 
+/** The same in place of what was chosen last, as while somebody types. */
+function amend(changes) {
+  const wanted = { ...state, ...changes };
+  if (addressOf(wanted) !== addressOf(state)) history.replaceState(null, "", addressOf(wanted));
+  takeState(wanted);
+}
+
 /** Start from the address, and follow it. */
 function startState(usual) {
   usualState = usual;
   state = {};
   takeState(stateOfAddress());
   addEventListener("popstate", () => takeState(stateOfAddress()));
+}
+
+/** An answer to what was typed before would look like one to what stands there: the first key is a step, further ones amend it. */
+function answerWhileTyping(control, name) {
+  let fresh = true;
+  control.addEventListener("focus", () => { fresh = true; });
+  control.addEventListener("input", () => {
+    if (control.value === "" || !control.checkValidity()) return;
+    (fresh ? choose : amend)({ [name]: control.value });
+    fresh = false;
+  });
 }
 
 /** A control that shows and sets one thing chosen. */
@@ -59,6 +77,7 @@ function bind(control, name) {
     return choose({ [name]: box ? (control.checked ? "1" : "0") : control.value });
   });
   if (control.type === "search") control.addEventListener("input", () => choose({ [name]: control.value }));
+  if (control.type === "number") answerWhileTyping(control, name);
   watchers.push((changed) => {
     if (!changed.has(name) || control === document.activeElement && control.value === state[name]) return;
     if (box) control.checked = state[name] === "1";
