@@ -247,7 +247,31 @@ def compiled(network: Network, optimizer: str, rate: float, precision: Precision
     return Compiled(network, optimizer_of(optimizer, rate)[1], precision)
 
 
-class JaxJit:
+class HeldByJax:
+    """How whatever lies in JAX's arrays is waited for and read."""
+
+    theta: Parameters
+    grads: Parameters
+    value: jax.Array
+
+    def synchronize(self) -> None:
+        """Wait for everything this problem holds."""
+        jax.block_until_ready({k: v for k, v in vars(self).items() if not k.startswith("_")})  # type: ignore[no-untyped-call]
+
+    def parameters(self) -> list[AnyArray]:
+        """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
+        return [np.array(p) for p in self.theta]
+
+    def gradients(self) -> list[AnyArray]:
+        """As ``parameters``."""
+        return [np.array(g) for g in self.grads]
+
+    def loss_value(self) -> float:
+        """The loss last computed."""
+        return float(self.value)
+
+
+class JaxJit(HeldByJax):
     """JAX on the CPU or a GPU."""
 
     pins = False
@@ -300,22 +324,6 @@ class JaxJit:
     def transfer(self, pinned: bool) -> None:
         """Fresh arrays on the device, in place of those before: JAX writes into none.  ``pinned`` makes no difference."""
         self.x, self.t = (self._place(a, may_alias=False) for a in self._host)
-
-    def synchronize(self) -> None:
-        """Wait for everything this problem holds."""
-        jax.block_until_ready({k: v for k, v in vars(self).items() if not k.startswith("_")})  # type: ignore[no-untyped-call]
-
-    def parameters(self) -> list[AnyArray]:
-        """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
-        return [np.array(p) for p in self.theta]
-
-    def gradients(self) -> list[AnyArray]:
-        """As ``parameters``."""
-        return [np.array(g) for g in self.grads]
-
-    def loss_value(self) -> float:
-        """The loss last computed."""
-        return float(self.value)
 
     def peak_bytes(self) -> int | None:
         """What XLA has planned for the step."""

@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 from backprop_files import UserError
 from impls import gloo
 from impls.interface import AnyArray, Array, Meeting, Network, Problem
-from impls.jax_jit import XP, Apply, Parameters, Precision, optimizer_of, outputs, planned_bytes, resolve
+from impls.jax_jit import XP, Apply, HeldByJax, Parameters, Precision, optimizer_of, outputs, planned_bytes, resolve
 from impls.losses import LOSSES
 
 AXIS = "ranks"
@@ -126,7 +126,7 @@ def compiled(network: Network, optimizer: str, rate: float, precision: Precision
 # --- the implementation -----------------------------------------------------------------------------------------------
 
 
-class JaxSharded:
+class JaxSharded(HeldByJax):
     """JAX on all CPU devices or GPUs of all processes."""
 
     def __init__(self, problem: Problem, device: str = "cpu", dtype: str = "float32", threads: int = 1) -> None:
@@ -232,22 +232,6 @@ class JaxSharded:
         """(processes, len(numbers))."""
         own = np.array(numbers, float)
         return own[None] if jax.process_count() == 1 else np.asarray(multihost_utils.process_allgather(own))
-
-    def synchronize(self) -> None:
-        """Wait for everything this problem holds."""
-        jax.block_until_ready({k: v for k, v in vars(self).items() if not k.startswith("_")})  # type: ignore[no-untyped-call]
-
-    def parameters(self) -> list[AnyArray]:
-        """NumPy copies (W1, b1, …) with W of shape (fan_in, fan_out)."""
-        return [np.array(p) for p in self.theta]
-
-    def gradients(self) -> list[AnyArray]:
-        """As ``parameters``."""
-        return [np.array(g) for g in self.grads]
-
-    def loss_value(self) -> float:
-        """The loss last computed."""
-        return float(self.value)
 
     def peak_bytes(self) -> int | None:
         """What XLA has planned for the step, on each device."""

@@ -23,7 +23,7 @@ from analysis import load
 from backprop_files import UserError
 from bench import plan
 from bench import run as plain
-from bench.fleet import guard, loopback, remote, scratch
+from bench.fleet import certificates, guard, loopback, remote, scratch
 from bench.fleet import run as fleet_run
 from bench.fleet.connection import Connection, Lost, Where
 from bench.fleet.messages import Requests
@@ -444,28 +444,12 @@ def test_answers_that_are_none_of_ours_are_measured_anew_elsewhere_or_given_up(
     assert not cells(tmp_path / "run")
 
 
-def certificates(folder: Path) -> dict[str, Path]:
-    """A certificate authority of an hour, and a certificate that it signed."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-subj")
-    openssl(*new, "/CN=test authority", "-x509", "-days", "1", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    openssl(*new, "/CN=fleet", "-keyout", "key.pem", "-out", "request.pem")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
-            "-days", "1", "-extfile", "names", "-out", "cert.pem")  # fmt: skip
-    return {"ca": folder / "ca.pem", "cert": folder / "cert.pem", "key": folder / "key.pem"}
-
-
 def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:
-    found = certificates(tmp_path)
-    arguments = [f"--tls-{'ca-file' if name == 'ca' else name}={path}" for name, path in found.items()]
+    found = certificates.make(tmp_path / "certificates")
     settings = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=1, cell_s=0.01, budget_s=60.0)
-    with loopback.Fleet(workers=1, nanny=False, tls=["--protocol", "tls", *arguments]) as fleet:
+    with loopback.Fleet(workers=1, nanny=False, tls=["--protocol", "tls", *found.dask_options()]) as fleet:
         assert fleet.address.startswith("tls://127.0.0.1:")
-        secure = Where(fleet.address, None, found["ca"], found["cert"], found["key"], 30.0)
+        secure = Where(fleet.address, None, found.ca, found.cert, found.key, 30.0)
         assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, secure) == 0
         assert cells(tmp_path / "run") == Counter(dict.fromkeys(planned(settings), 1))
         refused(
@@ -474,9 +458,7 @@ def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:
         )
         with pytest.raises(UserError, match=r"not reachable within .* wants TLS"):
             fleet_run.sweep(settings, tmp_path / "no", False, QUIET, Where(fleet.address.replace("tls", "tcp")))
-        stranger = tmp_path / "stranger"
-        stranger.mkdir()
-        other = certificates(stranger)
+        other = certificates.make(tmp_path / "stranger")
         with pytest.raises(UserError, match="are these certificates of its authority"):
-            foreign = Where(fleet.address, None, other["ca"], other["cert"], other["key"], 5.0)
+            foreign = Where(fleet.address, None, other.ca, other.cert, other.key, 5.0)
             fleet_run.sweep(settings, tmp_path / "no", False, QUIET, foreign)

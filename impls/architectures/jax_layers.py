@@ -31,7 +31,7 @@ from impls.architectures.layers import (
 )
 from impls.architectures.problem import Adversarial, ArchitectureProblem, Objective, Supervised, TemporalDifference
 from impls.interface import AnyArray
-from impls.jax_jit import XP, Apply, Precision, optimizer_of, planned_bytes, resolve
+from impls.jax_jit import XP, Apply, HeldByJax, Precision, optimizer_of, planned_bytes, resolve
 
 Arrays = Sequence[jax.Array]
 Batch = Mapping[str, jax.Array]
@@ -283,10 +283,10 @@ def compiled(objective: Objective, optimizer: str, rate: float, precision: Preci
     return Compiled(objective, apply, precision)
 
 
-class JaxLayers:
+class JaxLayers(HeldByJax):
     """JAX on the CPU or a GPU, whatever the objective."""
 
-    #: Of adversaries: whether a step computes, before it, the gradients that it will use.
+    #: Of adversaries: whether a step computes, before it, the gradients that it will use, for ``gradients`` to tell.
     keep_gradients = False
 
     def __init__(
@@ -351,22 +351,6 @@ class JaxLayers:
 
     def _arguments(self) -> tuple[Any, ...]:
         return self.theta, self.state, self.target, self.batch, self.masks
-
-    def synchronize(self) -> None:
-        """Wait for everything this problem holds."""
-        jax.block_until_ready({k: v for k, v in vars(self).items() if not k.startswith("_")})  # type: ignore[no-untyped-call]
-
-    def parameters(self) -> list[AnyArray]:
-        """NumPy copies, in the problem's order and shapes."""
-        return [np.array(p) for p in self.theta]
-
-    def gradients(self) -> list[AnyArray]:
-        """As ``parameters``, of the last backward phase; of adversaries, of the last step with ``keep_gradients``."""
-        return [np.array(g) for g in self.grads]
-
-    def loss_value(self) -> float:
-        """The loss last computed: of the last stage."""
-        return float(self.value)
 
     def peak_bytes(self) -> int | None:
         """What XLA has planned for the step."""
