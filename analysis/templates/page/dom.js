@@ -36,9 +36,9 @@ function tableOf({ caption, columns, rows, numbers = [] }) {
 
 /** Show a table in its place, with its button. */
 function showTable(place, what) {
-  const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": what.caption });
-  scroll.append(tableOf(what));
+  const scroll = make("div", { class: "scroll" }, tableOf(what));
   place.replaceChildren(scroll);
+  tellWidth(scroll, what.caption);
   addCsv(scroll);
 }
 
@@ -85,7 +85,22 @@ function say(text) {
   byId("said").textContent = text;
 }
 
-/** Every table that the page was written with: reachable by keyboard, with its button. */
+/** What is wider than its place, or higher, says so, and can be scrolled by keyboard under its name. */
+function tellWidth(scroll, label) {
+  const tell = () => {
+    const wide = scroll.scrollWidth > scroll.clientWidth + 1;
+    const more = wide || scroll.scrollHeight > scroll.clientHeight + 1;
+    scroll.classList.toggle("wide", wide);
+    for (const [name, value] of Object.entries({ tabindex: "0", role: "region", "aria-label": label })) {
+      if (more) scroll.setAttribute(name, value);
+      else scroll.removeAttribute(name);
+    }
+  };
+  new ResizeObserver(tell).observe(scroll);
+  tell();
+}
+
+/** Every table that the page was written with has its button, and whatever is too wide says so. */
 function prepareTables() {
   for (const table of document.querySelectorAll("main table")) {
     let scroll = table.closest(".scroll");
@@ -94,11 +109,10 @@ function prepareTables() {
       table.replaceWith(scroll);
       scroll.append(table);
     }
-    scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", table.caption ? table.caption.innerText.trim().slice(0, 120) : "table");
+    tellWidth(scroll, table.caption ? table.caption.innerText.trim().slice(0, 120) : "table");
     addCsv(scroll);
   }
+  for (const scroll of document.querySelectorAll("figure .scroll")) tellWidth(scroll, `Figure: ${scroll.closest("figure").querySelector("h3").textContent}`);
 }
 
 /** Links within the page go to their place and leave the address, which holds what is chosen, alone. */
@@ -119,7 +133,7 @@ function prepareLinks() {
 function preparePrint() {
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")].filter((one) => one.id !== "explore-table");
+    opened = [...document.querySelectorAll("details:not([open])")].filter((one) => !one.matches("#explore-table, .points"));
     opened.forEach((one) => { one.open = true; });
   });
   addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));

@@ -87,6 +87,7 @@ function startReport() {
   showFirst(data, rows).then(() => {
     performance.mark("first chart");
     startState(usualChoices(data, rows));
+    drawFigures(data.charts);
     drawings.started = true;
   });
 }
