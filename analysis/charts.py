@@ -12,17 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from analysis.figures import COLOURS, MARKERS
+from analysis.figures import COLOURS, MARKERS, STYLE
 
 #: How a line is drawn: its points alone; joined; or a line without points, such as a law's.
 Way = Literal["points", "joined", "line", "dashed", "dotted"]
-_STROKES: dict[Way, str] = {"points": "", "joined": "-", "line": "-", "dashed": "--", "dotted": ":"}
+_STROKES: dict[Way, Any] = {"points": "", "joined": "-", "line": "-", "dashed": "--", "dotted": ":"}
 #: What is nobody's is grey.
 GREY = "#777777"
 #: A panel's width in inches.
@@ -109,9 +110,9 @@ class Chart:
     @property
     def places(self) -> dict[str, int]:
         """The place of each name that is drawn."""
-        drawn = [line.name for line in self.lines if line.name]
-        known = {name: i for i, name in enumerate(dict.fromkeys([*self.names, *drawn]))}
-        return {name: place for name, place in known.items() if name in drawn}
+        there = [line.name for line in self.lines if line.name]
+        known = {name: i for i, name in enumerate(dict.fromkeys([*self.names, *there]))}
+        return {name: place for name, place in known.items() if name in there}
 
 
 def look(place: int) -> tuple[int, int]:
@@ -160,8 +161,13 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
 # --- as a figure ----------------------------------------------------------------------------------------------------
 
 
-def figure(chart: Chart) -> Figure:
-    """The chart for papers."""
+def drawn(shown: Figure | Chart) -> Figure:
+    """What is shown, for papers."""
+    with mpl.rc_context(STYLE):
+        return _figure(shown) if isinstance(shown, Chart) else shown
+
+
+def _figure(chart: Chart) -> Figure:
     columns = max(len(row.panels) for row in chart.rows)
     size = (max(_WIDTH * columns + 0.4, 6.2), 1.0 + sum(row.height for row in chart.rows))
     found = Figure(figsize=size, layout="constrained")

@@ -55,7 +55,7 @@ def colour(told: str) -> str:
         return _mixed("var(--ink)", ink)
     share = 1 - min(channels) / 255
     base = "".join(f"{round(255 - (255 - channel) / share):02x}" for channel in channels)
-    return _mixed(_OURS.get(f"#{base}", f"color-mix(in oklab, var(--ink) var(--lift), #{base})"), share)
+    return _mixed(f"color-mix(in oklab, var(--ink) var(--lift), #{base})", share)
 
 
 def _mixed(base: str, share: float) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from markupsafe import Markup
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -44,7 +44,7 @@ class Picture:
 
 def picture(shown: Figure | Chart, key: str, title: str, caption: str, folder: Path) -> Picture:
     """Write a figure into ``folder`` as SVG and PNG.  Raises UserError where that cannot be written."""
-    figure = charts.figure(shown) if isinstance(shown, Chart) else shown
+    figure = charts.drawn(shown)
     svg = _render(figure, "svg")
     write_whole(folder / f"{key}.svg", svg)
     write_whole(folder / f"{key}.png", _render(figure, "png"))

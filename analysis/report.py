@@ -37,7 +37,7 @@ from analysis.page import write
 from analysis.pictures import Picture, picture
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
-from analysis.verdicts import Verdict
+from analysis.verdicts import LawVerdict, Verdict
 from backprop_files import TRANSFERS, write_json, write_whole
 
 
@@ -162,7 +162,7 @@ def _context(
         "tables": accelerators.tables(run.entries, material),
         "experiments": told,
         "phases": [(_series(material, v), v) for v in material.verdicts if v.phase not in ("step", "memory")],
-        "laws": [(_series(material, v), v, judged) for v in steps for judged in v.laws],
+        "laws": [(_series(material, v), v, judged) for v in steps for judged in _winner_first(v)],
         "law_statements": {judged.fit.law.name: judged.fit.law.statement for v in steps for judged in v.laws},
         "costs": costs_table(material),
         "regimes": [(short, material.regimes[full]) for full, short in material.names() if full in material.regimes],
@@ -201,6 +201,10 @@ def _claims(run: Run, material: Material, told: Sequence[experiments.ToldSection
         "rows": rows,
     }
     return [*([of_sweep] if rows else []), *experiments.claims(told)]
+
+
+def _winner_first(verdict: Verdict) -> list[LawVerdict]:
+    return sorted(verdict.laws, key=lambda judged: judged.fit is not verdict.choice.winner)
 
 
 def claims_table(material: Material) -> list[dict[str, Any]]:

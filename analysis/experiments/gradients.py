@@ -436,7 +436,7 @@ def _all_ways(found: Found, curves: Curves) -> Chart:
     panels = []
     for impl in impls:
         drawn = {method: curve for (name, method), curve in curves.items() if name == impl}
-        m = next(iter(drawn.values())).m
+        m = list(next(iter(drawn.values())).m)
         lines = [_line(METHODS[method].label, curve, curve.sampled) for method, curve in drawn.items()]
         panels.append(Panel(impl, [*lines, Line("", m, m, "dotted", "m times the loss")]))
     y = Axis("time of all gradients / time of the loss", log=True)
