@@ -250,7 +250,7 @@ function showFastest(data, rows, base) {
   showTable(byId("fastest-rows"), {
     caption: `One step, n = ${countText(base.n)}, layers ${layers.join("-")}, ${base.activation}; 95 % intervals`,
     columns: ["implementation", "time of a step", "times the fastest", "from"],
-    rows: found.map((one) => [one.one.name, intervalText(one.time, secondsText), short(one.time.value / found[0].time.value), one.from]),
+    rows: found.map((one) => [one.one.name, intervalOf(one.time, secondsText), numberOf(one.time.value / found[0].time.value, short), one.from]),
     numbers: [1, 2],
   });
 }

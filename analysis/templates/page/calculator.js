@@ -45,7 +45,7 @@ function showCalculated(data) {
   showTable(byId("calculate-rows-told"), {
     caption: `Layers ${layers.join("-")}, n = ${countText(n)}, ${state.function}, ${state.by_optimizer}; an epoch of ${countText(rows)} rows in batches of ${countText(n)}, steps alone. 95 % intervals for one new measurement.`,
     columns: ["implementation", "time of a step", "time of an epoch", "peak memory of a step", "binds", "law"],
-    rows: told.map(({ one, step, epoch }) => [one.name, intervalText(step.time, secondsText), typeof epoch === "string" ? epoch : intervalText(epoch, secondsText), intervalText(step.memory, bytesText), `${step.binding} (${percentText(step.floors[step.binding] / step.time.value)})`, step.law]),
+    rows: told.map(({ one, step, epoch }) => [one.name, intervalOf(step.time, secondsText), typeof epoch === "string" ? epoch : intervalOf(epoch, secondsText), intervalOf(step.memory, bytesText), make("span", {}, `${step.binding} (`, numberOf(step.floors[step.binding] / step.time.value, percentText), ")"), step.law]),
     numbers: [1, 2, 3],
   });
   const notes = [

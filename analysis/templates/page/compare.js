@@ -88,7 +88,7 @@ function compareTable(points, chosen, told) {
   return {
     caption: told,
     columns: ["run", "layers", "activation", "n", "m", RATIO_MEASURES[chosen.measure][0], "95 % interval"],
-    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), form(point.y), known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–"]),
+    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), numberOf(point.y, form), endsOf(point.low, point.high, form)]),
     numbers: [3, 4, 5],
   };
 }

@@ -130,8 +130,8 @@ function exploreTold(points, chosen) {
 function exploreTable(points, chosen) {
   const form = MEASURES[chosen.measure][1];
   const rows = points.map(({ row, ...point }) => [
-    row.series, row.layers, row.activation, countText(row.n), countText(row.m), form(point.y),
-    known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–", String(row.passes), row.settled ? "yes" : "no", row.regime ?? "–", known(point.law) ? form(point.law) : "–",
+    row.series, row.layers, row.activation, countText(row.n), countText(row.m), numberOf(point.y, form),
+    endsOf(point.low, point.high, form), String(row.passes), row.settled ? "yes" : "no", row.regime ?? "–", numberOf(point.law, form),
   ]);
   return {
     caption: exploreTold(points, chosen),

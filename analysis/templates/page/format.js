@@ -35,6 +35,9 @@ function percentText(value) {
   return known(value) ? `${short(100 * value)}\u00a0%` : "–";
 }
 
+/** Units of what is formed so, as CSV names them; those of words.Number. @type {Map<(value: number) => string, string>} */
+const UNITS = new Map([[secondsText, "s"], [bytesText, "bytes"], [percentText, "share of 1"]]);
+
 /** 12,345 @param {number} value */
 function countText(value) {
   return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",");
