@@ -77,9 +77,7 @@ def environment() -> Environment:
         "ratio_interval": lambda found: interval(found, si),
         "seconds_interval": lambda found: interval(found, seconds),
         "count_interval": count_interval,
-        "exponent": lambda e: with_interval(
-            *(math.nan if end is None else end for end in (e.value, e.ci_low, e.ci_high))
-        ),
+        "exponent": exponent,
     }
     return found
 
@@ -125,6 +123,12 @@ def with_interval(value: float, low: float, high: float, form: str = ".2f") -> s
     """1.03 [0.97, 1.09]; an estimate alone where its interval is not known."""
     known = math.isfinite(low) and math.isfinite(high)
     return Number(f"{value:{form}} [{low:{form}}, {high:{form}}]" if known else f"{value:{form}}", value, "", low, high)
+
+
+def exponent(found: Any) -> str:
+    """1.02 [0.98, 1.06], of ``value``, ``ci_low`` and ``ci_high``, each a number or None."""
+    value, low, high = (math.nan if end is None else float(end) for end in (found.value, found.ci_low, found.ci_high))
+    return with_interval(value, low, high) if math.isfinite(value) else "–"
 
 
 def interval(found: Interval, form: Callable[[float], str]) -> str:

@@ -94,7 +94,7 @@ function historySpec(data, series, points, [low, high], width) {
   const dates = Object.fromEntries(ticks.map((place) => [place, machine.commits[place][1].slice(0, 10)]));
   const edge = first === last ? 1 : 0.4;
   const x = { field: "x", type: "quantitative", title: null, scale: { domain: [first - edge, last + edge], nice: false, zero: false }, axis: { values: ticks, labelExpr: "dates[datum.value]", labelOverlap: true, grid: false, labelFlush: true } };
-  const y = { field: "y", type: "quantitative", title: null, scale: { domain: [low, high], nice: false, zero: false }, axis: { format: series.unit === "s" || series.unit === "bytes" ? "~s" : "~r", tickCount: 4 } };
+  const y = { field: "y", type: "quantitative", title: null, scale: { domain: [low, high], nice: false, zero: false }, axis: { ...ticksOf({ s: secondsText, bytes: bytesText }[series.unit] ?? short), tickCount: 4 } };
   const top = { value: -8 };
   const steps = series.steps.map((step) => ({ x: placeOf(series, step.before), x2: placeOf(series, step.after), middle: (placeOf(series, step.before) + placeOf(series, step.after)) / 2, colour: `var(--${sideOf(series, step.value)})`, text: changeText(step.value, series.log) }));
   const named = apart(steps, (step) => ((step.middle - first) / Math.max(last - first, 1)) * (width - 50));
