@@ -340,6 +340,7 @@ def _opening_row(material: Material, verdict: Verdict) -> dict[str, Any]:
         "name": _series(material, verdict),
         "verdict": verdict,
         "winner": winner,
+        "rival": rival,
         "error": _errors(winner),
         "rival_error": _errors(rival),
     }

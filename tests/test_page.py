@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from analysis import load, predict, report, verdicts, words
 from analysis.page import bundle, data, write
 from analysis.pictures import Picture
 from analysis.predict import Series
+from analysis.statistics import Interval
 from tests import browser, planted
 from tests.browser import Browser
 
@@ -447,21 +450,77 @@ def test_tiny_runs_have_a_page(keep: int, tmp_path: Path, window: Browser) -> No
     assert len(window.run(SHOWN)["points"]) >= 1
 
 
+def csv_of(window: Browser, selector: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Headers and rows of the CSV that a table is copied as."""
+    text = window.run("return csvOf(document.querySelector(arguments[0]))", selector)
+    found = csv.DictReader(io.StringIO(text, newline=""))
+    return list(found.fieldnames or ()), list(found)
+
+
 @needs_chromium
-def test_tables_copy_as_csv(opened: Browser) -> None:
-    text = opened.run("return csvOf(document.querySelector('#verdict table'))")
-    lines = text.strip().split("\r\n")
-    assert lines[0] == "implementation,verdict,n,m,p,law that wins,its error,error of n·m·p"
-    assert [line.split(",")[0] for line in lines[1:]] == ["numpy", "torch"]
-    assert '"' in lines[1]  # an interval has a comma
+def test_tables_copy_as_csv_with_numbers_in_columns_of_their_own(opened: Browser, source: Path, page: Path) -> None:
+    header, rows = csv_of(opened, "#verdict table")
+    assert header[:5] == ["implementation", "verdict", "n", "n, low", "n, high"]
+    assert [row["implementation"] for row in rows] == list(IMPLS)
+    entries = load.load([source]).entries
+    judged = {v.impl: v for v in verdicts.judge(entries, cell_table.table(entries)) if v.phase == "step"}
+    for row in rows:
+        exponent = judged[row["implementation"]].exponents["n"]
+        found = [float(row[name]) for name in ("n", "n, low", "n, high")]
+        assert found == pytest.approx([exponent.value, exponent.ci_low, exponent.ci_high], abs=0.005)
+        winner = judged[row["implementation"]].choice.winner
+        assert winner
+        assert float(row["its error, sizes fitted (share of 1)"]) == pytest.approx(
+            winner.crossvalidated_median, rel=1e-4
+        )
     count = opened.run(
         "return [document.querySelectorAll('main table').length, document.querySelectorAll('button.csv').length]"
     )
     assert count[0] == count[1]
     opened.run("document.getElementById('explore-table').open = true")
     opened.later("setTimeout(done, 100)")
-    rows = opened.run("return csvOf(document.querySelector('#explore-rows table'))").strip().split("\r\n")
-    assert len(rows) - 1 == len(opened.run(SHOWN)["points"])
+    header, rows = csv_of(opened, "#explore-rows table")
+    points, cells = opened.run(SHOWN)["points"], block(page)["cells"]
+    times = [[cells[k][at] for k in ("n", "time_s", "ci_low_s", "ci_high_s")] for at, _, _ in points]
+    named = ("n", "time (s)", "95 % interval, low (s)", "95 % interval, high (s)")
+    assert [[float(row[name]) for name in named] for row in rows] == times
+
+
+PLANTED_TABLE = """
+const table = tableOf({caption: 'c', columns: ['a', 'b', 'words', 'm'], rows: [
+  ['x, "y"', numberOf(0.0012, secondsText, 0.0011, 0.0013), make('span', {}, 'half of ', numberOf(0.5, percentText)), '12,345'],
+  ['z', '–', 'none', '7'],
+]});
+document.body.append(table);
+const found = [csvOf(table), table.rows[1].cells[1].innerText];
+table.remove();
+return found;
+"""
+
+
+@needs_chromium
+def test_csv_keeps_words_and_leaves_unknown_numbers_empty(opened: Browser) -> None:
+    text, shown = opened.run(PLANTED_TABLE)
+    assert shown.replace("\u00a0", " ") == "1.2 ms [1.1 ms, 1.3 ms]"  # what people read stays as it was
+    assert text.splitlines() == [
+        'a,b (s),"b, low (s)","b, high (s)",words,"words, value (share of 1)",m',
+        '"x, ""y""",0.0012,0.0011,0.0013,half of 50 %,0.5,12345',
+        "z,,,,none,,7",
+    ]
+
+
+def test_a_number_in_words_is_text_in_markdown_and_a_number_in_html() -> None:
+    found = words.interval(Interval(0.0012, 0.0011, 0.0013), words.seconds)
+    assert f"took {found}" == "took 1.2 ms [1.1 ms, 1.3 ms]"
+    plain = "{% autoescape false %}{{ found }}{% endautoescape %}"
+    assert words.environment().from_string(plain).render(found=found) == found
+    html = words.environment().from_string("{{ found }}{{ hostile|named('\"') }}")
+    written = html.render(found=found, hostile=words.Number("<b>", 1, "<"))
+    assert written == (
+        '<data value="0.0012" data-low="0.0011" data-high="0.0013" data-unit="s">1.2 ms '
+        '<span class="interval">[1.1 ms, 1.3 ms]</span></data>'
+        '<data value="1" data-unit="&lt;" data-name="&#34;">&lt;b&gt;</data>'
+    )
 
 
 FOCUSED = """

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from analysis import words
 from analysis.figures import Material
 from analysis.load import Run
-from analysis.page import bundle, data
+from analysis.page import bundle, data, fastest
 from analysis.pictures import Picture
 from backprop_files import write_whole
 
@@ -33,6 +33,7 @@ def write_report_page(page: Path, run: Run, material: Material, context: Mapping
     pictures, beside = within([one for one in context["pictures"] if one.key not in DRAWN_IN_PAGE])
     template = words.environment().get_template("report.html")
     shown = {"pictures": pictures, "beside": beside, "data": found, "page": parts(found, REPORT)}
+    shown["fastest"] = fastest.summary(material.steps)
     write_whole(page, template.render({**context, **shown}))
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // Runs side by side: the same cells, run by run.
 
-const RATIO_MEASURES = { ratio: ["time over the first run's", short], time: ["seconds", secondsText], memory: ["peak bytes of a step", bytesText] };
+const RATIO_MEASURES = { ratio: ["time over the first run's", short], time: ["time", secondsText], memory: ["peak bytes of a step", bytesText] };
 
 /** One object for each cell that any run has. */
 function comparedCells(data) {
@@ -54,7 +54,7 @@ function compareSpec(points, chosen, runs) {
   const { color, shape } = looks(runs);
   const x = { field: "x", ...axisOf(AXES[chosen.axis][1], true) };
   const unit = chosen.measure === "time" && chosen.kind === "reference" ? "multiples of the reference kernel" : title;
-  const y = { field: "y", ...axisOf(unit, chosen.y === "log", { format: chosen.measure === "ratio" ? "~r" : "~s" }) };
+  const y = { field: "y", ...axisOf(unit, chosen.y === "log", { form: formOf(chosen) }) };
   const values = points.map(({ row, ...point }) => ({ ...point, name: `${point.series}, n = ${countText(row.n)}, layers ${row.layers}: ${formOf(chosen)(point.y)}` }));
   const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
   const layer = [
@@ -88,7 +88,7 @@ function compareTable(points, chosen, told) {
   return {
     caption: told,
     columns: ["run", "layers", "activation", "n", "m", RATIO_MEASURES[chosen.measure][0], "95 % interval"],
-    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), form(point.y), known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–"]),
+    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), numberOf(point.y, form), endsOf(point.low, point.high, form)]),
     numbers: [3, 4, 5],
   };
 }

@@ -25,7 +25,7 @@ function fillSelect(select, choices) {
   if (choices.some(([value]) => value === before)) select.value = before;
 }
 
-/** A table from texts; the first column names the row. @param {{caption: string, columns: string[], rows: string[][], numbers?: number[]}} what */
+/** A table from texts and numbers; the first column names the row. @param {{caption: string, columns: string[], rows: (string|Node)[][], numbers?: number[]}} what */
 function tableOf({ caption, columns, rows, numbers = [] }) {
   const kind = (i) => (numbers.includes(i) ? { class: "number" } : {});
   const head = make("tr", {}, ...columns.map((text, i) => make("th", { scope: "col", ...kind(i) }, text)));
@@ -42,15 +42,73 @@ function showTable(place, what) {
   addCsv(scroll);
 }
 
+/** A number in words that keeps the number for the table's CSV: what words.Number is in Python. @param {(value: number) => string} form */
+function numberOf(value, form, low, high) {
+  if (!known(value)) return "–";
+  const interval = known(low) && known(high);
+  const ends = interval ? [" ", make("span", { class: "interval" }, `[${form(low)},\u00a0${form(high)}]`)] : [];
+  const unit = UNITS.get(form);
+  return make("data", { value, ...(interval ? { "data-low": low, "data-high": high } : {}), ...(unit ? { "data-unit": unit } : {}) }, form(value), ...ends);
+}
+
+/** The same of {value, low, high}. */
+function intervalOf(found, form) {
+  return numberOf(found.value, form, found.low, found.high);
+}
+
+/** "1.1 ms – 1.3 ms", a table cell of its own. */
+function endsOf(low, high, form) {
+  if (!known(low)) return "–";
+  const ends = { low: numberOf(low, form), high: numberOf(high, form) };
+  for (const [name, end] of Object.entries(ends)) end.dataset.name = name;
+  return make("span", {}, ends.low, " – ", ends.high);
+}
+
 /** A cell of CSV (RFC 4180). */
 function csvCell(text) {
   return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
-/** A table as CSV, as it reads. @param {HTMLTableElement} table */
+/** What a table cell says, on one line; 12,345 as 12345. */
+function cellText(cell) {
+  const text = cell ? cell.innerText.replace(/\s*\n\s*/g, "; ").replace(/\u00a0/g, " ").trim() : "";
+  return /^\d{1,3}(,\d{3})+$/.test(text) ? text.replace(/,/g, "") : text;
+}
+
+/** Whether a cell holds words besides its numbers. */
+function hasWords(cell) {
+  const copy = cell.cloneNode(true);
+  copy.querySelectorAll("data").forEach((one) => one.remove());
+  return /[\p{L}\p{N}]/u.test(copy.textContent);
+}
+
+/** The columns of numbers that a column of a table holds: the k-th <data> of every cell, and the ends of its interval. */
+function numberColumns(cells, header, alone) {
+  const numbers = cells.map((cell) => (cell ? [...cell.querySelectorAll("data[value]")] : []));
+  const count = Math.max(0, ...numbers.map((own) => own.length));
+  return Array.from({ length: count }, (_, k) => k).flatMap((k) => {
+    const own = numbers.map((each) => each[k]);
+    const told = (name) => own.find((one) => one && one.dataset[name])?.dataset[name] ?? "";
+    const name = told("name") || (count > 1 ? String(k + 1) : alone ? "" : "value");
+    const unit = told("unit");
+    const column = (end, of) => [[header, name, end].filter(Boolean).join(", ") + (unit ? ` (${unit})` : ""), ...own.map((one) => (one && of(one)) ?? "")];
+    const ends = own.some((one) => one && one.dataset.low) ? [column("low", (one) => one.dataset.low), column("high", (one) => one.dataset.high)] : [];
+    return [column("", (one) => one.getAttribute("value")), ...ends];
+  });
+}
+
+/** A table as CSV: numbers in columns of their own, in the units that headers name; other cells as they read. @param {HTMLTableElement} table */
 function csvOf(table) {
-  const text = (cell) => csvCell(cell.innerText.replace(/\s*\n\s*/g, "; ").replace(/\u00a0/g, " ").trim());
-  return [...table.rows].map((row) => [...row.cells].map(text).join(",")).join("\r\n") + "\r\n";
+  const body = [...table.rows].filter((row) => row.parentElement !== table.tHead);
+  const width = Math.max(...[...table.rows].map((row) => row.cells.length));
+  const columns = Array.from({ length: width }, (_, i) => i).flatMap((i) => {
+    const cells = body.map((row) => row.cells[i]);
+    const header = table.tHead ? cellText(table.tHead.rows[0].cells[i]) : "";
+    const words = !cells.some((cell) => cell && cell.querySelector("data[value]")) || cells.some((cell) => cell && hasWords(cell));
+    return [...(words ? [[header, ...cells.map(cellText)]] : []), ...numberColumns(cells, header, !words)];
+  });
+  const lines = [...body.keys()].map((i) => columns.map((column) => csvCell(column[i + 1])).join(","));
+  return [...(table.tHead ? [columns.map((column) => csvCell(column[0])).join(",")] : []), ...lines].join("\r\n") + "\r\n";
 }
 
 /** Copy text; where the clipboard is closed to us, as a file. */

@@ -18,7 +18,7 @@ function valueText(axis, value) {
 }
 
 /** The ends of what several lines show, along x or y, intervals too, as far as the axis goes. */
-function endsOf(axis, lines, names) {
+function reachOf(axis, lines, names) {
   const values = lines.flatMap((line) => names.flatMap((name) => (name === "x" ? line.x.map((x) => x * (1 + line.aside)) : line[name]))).filter((value) => known(value) && (!axis.log || value > 0));
   const [least, most] = [Math.min(...values), Math.max(...values)];
   const room = axis.log ? [least / (most / least) ** 0.04 / 1.02, most * (most / least) ** 0.04 * 1.02] : [least - 0.04 * (most - least), most + 0.04 * (most - least)];
@@ -27,8 +27,8 @@ function endsOf(axis, lines, names) {
 
 /** An axis for Vega-Lite. */
 function scaleOf(axis, ends) {
-  const format = ends[0] > 0 && ends[0] < 1 ? "~g" : "~s";
-  const made = axisOf(axisTitle(axis), axis.log, { format, scale: { domain: ends, padding: 0, ...(axis.log ? {} : { zero: false }) } });
+  const form = ends[1] < 1e4 ? { form: short } : {};
+  const made = axisOf(axisTitle(axis), axis.log, { ...form, scale: { domain: ends, padding: 0, ...(axis.log ? {} : { zero: false }) } });
   if (!axis.marks.length) return made;
   const texts = JSON.stringify(Object.fromEntries(axis.marks));
   return { ...made, axis: { ...made.axis, values: axis.marks.map(([at]) => at), labelExpr: `(${texts})[datum.value]` } };
@@ -60,8 +60,8 @@ function pointTold(chart, row, panel, point) {
 /** A panel for Vega-Lite. */
 function panelSpec(chart, row, panel, points) {
   const every = chart.rows.flatMap((one) => one.panels.flatMap((other) => other.lines));
-  const x = { field: "x", ...scaleOf(chart.x, endsOf(chart.x, every, ["x"])) };
-  const y = { field: "y", ...scaleOf(row.y, endsOf(row.y, row.panels.flatMap((one) => one.lines), ["y", "low", "high"])) };
+  const x = { field: "x", ...scaleOf(chart.x, reachOf(chart.x, every, ["x"])) };
+  const y = { field: "y", ...scaleOf(row.y, reachOf(row.y, row.panels.flatMap((one) => one.lines), ["y", "low", "high"])) };
   const { color, shape } = looks(chart.names);
   const values = points.map(({ told, ...point }) => ({ ...point, name: told().map(([name, text]) => (name ? `${name}: ${text}` : text)).join("; ") }));
   const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
@@ -106,13 +106,12 @@ function panelTold(row, panel, points) {
 /** Every point of a figure as a table. */
 function figureTable(chart, title) {
   const several = chart.rows.length > 1;
-  const rows = chart.rows.flatMap((row) => row.panels.flatMap((panel) => pointsOf(chart, row, panel).map((point) => {
-    const form = (value) => valueText({ ...row.y, marks: [] }, value);
-    const interval = known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–";
-    return [panel.title || point.series, ...(several ? [row.y.title] : []), point.series, valueText(chart.x, point.at), form(point.y), interval];
-  })));
-  const columns = ["panel", ...(several ? ["what"] : []), "of", chart.x.title, several ? "value" : chart.rows[0].y.title, "95 % interval"];
-  return { caption: title, columns, rows, numbers: [columns.length - 3, columns.length - 2] };
+  const rows = chart.rows.flatMap((row) => row.panels.flatMap((panel) => pointsOf(chart, row, panel).map((point) => [
+    panel.title || point.series, ...(several ? [axisTitle(row.y)] : []), point.series, valueText(chart.x, point.at),
+    numberOf(point.y, (value) => valueText({ ...row.y, marks: [] }, value), point.low, point.high),
+  ])));
+  const columns = ["panel", ...(several ? ["what"] : []), "of", chart.x.title, several ? "value" : axisTitle(chart.rows[0].y)];
+  return { caption: title, columns, rows, numbers: [columns.length - 2, columns.length - 1] };
 }
 
 /** Places for a figure's panels, with key and table. @returns {(() => Promise<void>)[]} drawings to be done */
