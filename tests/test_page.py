@@ -121,7 +121,8 @@ HOSTILE = [
 
 
 def test_figures_that_do_not_fit_stay_files() -> None:
-    small, large = Picture("a", "A", "", b"x" * 300), Picture("b", "B", "", b"x" * 3000)
+    drawn = b'<svg xmlns="http://www.w3.org/2000/svg"><path d="%s"/></svg>'
+    small, large = (Picture(key, key, "", drawn % (b"M" * size)) for key, size in (("a", 100), ("b", 3000)))
     assert write.within([small, large, small], 1000) == ([small, small], [large])
 
 
