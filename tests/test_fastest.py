@@ -72,6 +72,14 @@ def test_dtypes_are_not_compared_with_each_other() -> None:
     assert fastest.tally(both) == fastest.Tally(4, (("A", 2), ("B", 2), ("C", 0)), 0)
 
 
+def test_all_need_not_share_a_step() -> None:
+    """The third series has no size in common with the others: an order of two, and no tally."""
+    apart = pd.concat([steps({k: CROSSING[k] for k in "AB"}), steps({"C": CROSSING["C"]}, layers="4-9-2")])
+    found = fastest.summary(apart)
+    assert [text for _, text in found["orders"]] == [fastest.told(found["orders"][0][0])]
+    assert found["tally"] is None
+
+
 def test_one_series_alone_is_not_compared() -> None:
     alone = steps({"A": lambda n: 1.0 * n})
     assert fastest.summary(alone) == {"orders": [], "tally": None}
