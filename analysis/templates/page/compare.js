@@ -143,7 +143,8 @@ function startCompare() {
     place.hidden = !points.length;
     if (!points.length) {
       const changes = nearestChanges(rows, state, asks, values);
-      byId("compare-empty").replaceChildren(offerOf(`Show ${chosenTold(selects, changes)} instead`, changes, place));
+      const [text, offer] = Object.keys(changes).length ? [chosenTold(selects, changes), changes] : ["normalised times", { kind: "normalised" }];
+      byId("compare-empty").replaceChildren(offerOf(`Show ${text} instead`, offer, place));
       drawings.started = true;
       return;
     }

@@ -55,7 +55,7 @@ function nearestChanges(rows, chosen, asks, values) {
     const off = misfits(row, chosen, asks);
     if (!best || weight(off) < weight(best.off)) best = { row, off };
   }
-  return best && Object.fromEntries(best.off.map((name) => [name, values[name].find((value) => asks[name](best.row, value))]));
+  return Object.fromEntries(best.off.map((name) => [name, values[name].find((value) => asks[name](best.row, value))]));
 }
 
 /** Grey what no cell has together with all else that is chosen. @returns {boolean} whether there is any */
@@ -286,12 +286,13 @@ function guide(data, rows, selects) {
 
 /** Nothing to draw: say so, and offer the view nearest to what was asked for. */
 function showNearest(rows, selects, values) {
+  if (!rows.length) return byId("explore-empty").replaceChildren("This run has no cells.");
   const changes = nearestChanges(rows, state, ASKS, values);
-  const hidden = changes && !Object.keys(changes).length;
+  const hidden = !Object.keys(changes).length;
   const asked = Object.fromEntries(Object.entries(state).filter(([name, value]) => name in ASKS && value !== "all" && !selects[name].closest("label").hidden));
   const told = hidden ? "Nothing to draw: the implementations that have such cells are hidden." : `Nothing to draw: no cell of this run has all of ${chosenTold(selects, asked)}.`;
   const text = hidden ? "Show them" : `Show ${chosenTold(selects, changes)} instead`;
-  byId("explore-empty").replaceChildren(make("p", { class: "answer", role: "status" }, told), offerOf(text, hidden ? { hide: "" } : changes, byId("explore-chart")));
+  return byId("explore-empty").replaceChildren(make("p", { class: "answer", role: "status" }, told), offerOf(text, hidden ? { hide: "" } : changes, byId("explore-chart")));
 }
 
 /** A button that makes changes, and gives the focus to the chart that they bring. */
