@@ -277,6 +277,193 @@ def test_points_are_the_cells_and_a_pick_shows_the_rounds(opened: Browser, page:
     assert int(opened.run("return state.cell")) == box[2]
 
 
+@needs_chromium
+def test_a_picked_point_leads_to_its_rounds_and_escape_back_to_it(opened: Browser) -> None:
+    opened.run("document.getElementById('explore-chart').focus()")
+    opened.press("ArrowRight", "ArrowRight", "Enter")
+    opened.ready()
+    top, bottom = opened.run(
+        "const box = document.getElementById('cell').getBoundingClientRect(); return [box.top, box.bottom]"
+    )
+    assert 0 <= top < bottom <= opened.run("return innerHeight") + 1
+    assert opened.run("return document.activeElement.id") == "cell-name"
+    picked = opened.run("return state.cell")
+    opened.press("Escape")
+    assert opened.run("return [document.getElementById('cell').hidden, document.activeElement.id, state.cell]") == [
+        True, "explore-chart", "",
+    ]  # fmt: skip
+    opened.press("Enter")  # the point is still the one that is lit
+    assert opened.run("return state.cell") == picked
+
+
+PARTS = {
+    "#axis=width": ("explore", "explore-title"),
+    "#n=128": ("ask", "ask-title"),
+    "#axis=width&batch=128": ("calculate", "calculate-title"),  # what was chosen last
+    "#batch=128&cell=3": ("cell", "cell-name"),
+}
+SEEN = """
+const box = document.getElementById(arguments[0]).getBoundingClientRect();
+return [document.activeElement.id, box.top >= -1 && box.top < innerHeight / 2 + 1, scrollY];
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("address", PARTS)
+def test_a_sent_view_opens_at_its_part(address: str, opened: Browser, page: Path) -> None:
+    part, head = PARTS[address]
+    opened.open(page, address)
+    focused, in_view, scrolled = opened.run(SEEN, part)
+    assert focused == head
+    assert in_view
+    assert scrolled > 0
+
+
+@needs_chromium
+def test_a_view_opens_at_what_was_chosen_last_and_without_one_at_the_top(opened: Browser, page: Path) -> None:
+    assert opened.run("return [scrollY, document.activeElement === document.body]") == [0, True]
+    opened.set("calculate-batch", "128")
+    opened.set("choose-axis", "width")
+    opened.set("calculate-batch", "100")
+    address = opened.run("return location.hash")
+    opened.open(page, address)
+    assert opened.run("return document.activeElement.id") == "calculate-title"
+
+
+OFFERED = """
+const rows = cellsOf(pageData());
+const options = [...document.querySelectorAll('#explore .controls select option')].filter((one) => !one.selected);
+const name = (option) => option.closest('select').id.replace('choose-', '');
+const draws = (option) => shownRows(rows, {...state, [name(option)]: option.value}).length > 0;
+return options.map((one) => [name(one), one.value, !one.disabled, draws(one)]);
+"""
+
+
+@needs_chromium
+def test_choices_that_draw_nothing_are_greyed_and_no_others(opened: Browser, page: Path) -> None:
+    greyed = set()
+    for view in ("", "#phase=update", "#measure=memory", "#phase=loss&axis=width", "#optimizer=adam&phase=update"):
+        opened.open(page, view)
+        for name, value, offered, draws in opened.run(OFFERED):
+            assert offered == draws, (view, name, value)
+            greyed |= set() if offered else {(view, name, value)}
+        assert opened.run("return document.getElementById('explore-grey').checkVisibility()")
+    assert {("#phase=update", "measure", "memory"), ("", "optimizer", "adam")} <= greyed
+
+
+@needs_chromium
+def test_an_empty_view_says_so_and_offers_the_nearest(opened: Browser, page: Path) -> None:
+    opened.open(page, "#optimizer=adam&measure=memory&phase=update")
+    told, hidden = opened.run(
+        "return [document.getElementById('explore-empty').innerText, document.getElementById('explore-view').hidden]"
+    )
+    assert told.startswith("Nothing to draw: no cell of this run has all of axis examples, optimizer adam, memory")
+    assert hidden
+    assert "Show time instead" in told
+    opened.run("document.querySelector('#explore-empty button').click()")
+    opened.ready()
+    assert opened.run("return [state.optimizer, state.phase, state.measure]") == ["adam", "update", "time"]
+    assert len(opened.run(SHOWN)["points"]) > 0
+    opened.open(page, "#hide=0,1")
+    assert "the implementations that have such cells are hidden" in opened.run(
+        "return document.getElementById('explore-empty').innerText"
+    )
+    opened.run("document.querySelector('#explore-empty button').click()")
+    opened.ready()
+    assert set(opened.run(SHOWN)["series"]) == set(IMPLS)
+
+
+TICKS = """
+const texts = [...document.querySelectorAll(arguments[0] + ' svg .role-axis-label text')];
+return texts.map((one) => one.textContent.replace('\u00a0', ' ')).filter(Boolean);
+"""
+
+
+@needs_chromium
+def test_ticks_have_units_that_people_read(opened: Browser, page: Path) -> None:
+    forms = {
+        "#measure=time": r"[\d.]+ (s|ms|µs|ns)",
+        "#measure=time&y=linear": r"([\d.]+ (s|ms|µs|ns))|0",
+        "#measure=memory": r"[\d.]+ (B|kB|MB|GB)",
+        "#measure=share": r"[\d.]+ %",
+        "#cell=3": r"[\d.]+ (s|ms|µs|ns)",
+    }
+    count = r"[\d.]+[kM]?"
+    for view, form in forms.items():
+        opened.open(page, view)
+        found = opened.run(TICKS, "#cell-chart" if "cell" in view else "#explore-chart")
+        with_unit = [text for text in found if re.fullmatch(form, text)]
+        assert len(with_unit) >= 2, (view, found)
+        assert len(set(with_unit)) == len(with_unit), (view, found)
+        assert all(re.fullmatch(f"{form}|{count}", text) for text in found), (view, found)
+
+
+@needs_chromium
+def test_why_a_share_may_exceed_the_ceiling_is_told_where_it_does(opened: Browser, page: Path) -> None:
+    opened.open(page, "#measure=share")
+    told = (
+        "return [document.getElementById('explore-told').innerText, cellTold(rows[0], {y: 1.2}, 'share').flat().join()]"
+    )
+    usual = opened.run(f"const rows = cellsOf(pageData()); {told}")
+    assert "Above 100 %" not in usual[0]  # the planted ceiling is far above the planted times
+    opened.run("shownRows(cellsOf(pageData()), state)")
+    points = "shownRows(cellsOf(pageData()), state).map((point) => ({...point, y: 3 * point.y + 1}))"
+    assert "Above 100 %: the ceiling is the best rate of one square product" in opened.run(
+        f"return exploreTold({points}, state)"
+    )
+    assert "above 100 %,faster than the product" in usual[1]
+
+
+WRONG = {
+    ("calculate-batch", "1000000000000"): "Examples n in a step: a whole number from 1 to 100,000,000.",
+    ("calculate-batch", "0"): "Examples n in a step: a whole number from 1 to 100,000,000.",
+    ("calculate-batch", "2.5"): "Examples n in a step: a whole number from 1 to 100,000,000.",
+    ("calculate-layers", "64-x-10"): "Layers: 2 to 100 positive whole numbers",
+    ("calculate-layers", "64-0-10"): "Layers: 2 to 100 positive whole numbers",
+    ("calculate-layers", "64--128"): "",
+    ("calculate-layers", "64-1000000000000-10"): "Layers: at most 1,000,000 units each, not 1,000,000,000,000.",
+    ("calculate-layers", "1000000-1000000-1000000"): "Layers: at most 1,000,000,000,000 weights in all",
+    ("ask-width", "1000000000000"): "Width of the hidden layers: a whole number from 1 to 100,000.",
+}
+
+
+@needs_chromium
+@pytest.mark.parametrize("control, value", WRONG)
+def test_absurd_sizes_are_refused_in_a_sentence(control: str, value: str, opened: Browser, page: Path) -> None:
+    before = opened.run("return [location.hash, document.getElementById('calculate-rows-told').innerText]")
+    opened.set(control, value)
+    told = opened.run(
+        "const told = document.getElementById(arguments[0]).closest('.controls').querySelector('.wrong');"
+        "return told.hidden ? '' : told.innerText",
+        control,
+    )
+    assert told.startswith(WRONG[control, value])
+    assert bool(told) == bool(WRONG[control, value])
+    if told:
+        after = opened.run("return [location.hash, document.getElementById('calculate-rows-told').innerText]")
+        assert after == before
+        assert (
+            opened.run("return document.getElementById(arguments[0]).getAttribute('aria-invalid')", control) == "true"
+        )
+        name = {"calculate-batch": "batch", "calculate-layers": "layers", "ask-width": "width"}[control]
+        opened.open(page, f"#{name}={value}")  # nor by an address
+        assert opened.run("return state[arguments[0]] === usualState[arguments[0]]", name)
+
+
+@needs_chromium
+def test_what_was_not_measured_is_warned_of_with_how_far_beyond_it_lies(opened: Browser) -> None:
+    opened.set("calculate-batch", "409600")
+    unmeasured = opened.run("return document.querySelectorAll('#calculate-activation optgroup')[1].children[0].value")
+    opened.set("calculate-activation", unmeasured)
+    told = opened.run("return document.getElementById('calculate-warnings').innerText")
+    assert re.match(r"\w+ and \w+ are extrapolated: n = 409,600 is 100\.0 times the largest measured", told)
+    p = 4 * int(unmeasured.removeprefix("horner-"))
+    assert f"{unmeasured} was not measured: its p = {p} is priced by the laws; p from 4 to 256 was." in told
+    values = opened.run("return [...document.getElementById('calculate-activation').options].map((one) => one.value)")
+    assert len(values) == len(set(values))
+    assert {f"horner-{k}" for k in range(1, 65)} <= set(values)
+
+
 def random_questions(count: int) -> list[tuple[list[int], int, str, str]]:
     rng = np.random.default_rng(5)
     found = []
@@ -460,7 +647,7 @@ def csv_of(window: Browser, selector: str) -> tuple[list[str], list[dict[str, st
 
 @needs_chromium
 def test_tables_copy_as_csv_with_numbers_in_columns_of_their_own(opened: Browser, source: Path, page: Path) -> None:
-    header, rows = csv_of(opened, "#verdict table")
+    header, rows = csv_of(opened, "#verdict > .scroll table")
     assert header[:5] == ["implementation", "verdict", "n", "n, low", "n, high"]
     assert [row["implementation"] for row in rows] == list(IMPLS)
     entries = load.load([source]).entries

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.cells import on_axis
 from analysis.statistics import Interval
 
 #: The axes along which an order is told: what moves, and what stays.
@@ -88,9 +89,9 @@ def podiums(steps: pd.DataFrame, by: Sequence[str], size: str, least: int) -> li
 def order(steps: pd.DataFrame, axis: str) -> Order | None:
     """Along the line of an axis that most series share, over most sizes; None where no two series share two sizes."""
     variable, stays = AXES[axis]
-    on_axis = steps[[axis in names.split(",") for names in steps["axis"].astype(str)]]
-    lines = [(rows["series"].nunique(), rows[variable].nunique(), key, rows) for key, rows in on_axis.groupby(stays)]
-    count, _, _, line = max(lines, key=lambda one: one[:2], default=(0, 0, (), steps))
+    groups = on_axis(steps, axis).groupby(stays)
+    lines = [(rows["series"].nunique(), rows[variable].nunique(), rows) for _, rows in groups]
+    count, _, line = max(lines, key=lambda one: one[:2], default=(0, 0, steps))
     found = podiums(line, [variable], variable, count) if count > 1 else []
     if len(found) < 2:
         return None

@@ -205,6 +205,7 @@ function growthTold(data, rows, phase, variable) {
     parts.push(`Yes, as measured, though as no one power of ${variable}: ${what} takes ${listText(each)}`);
   }
   if (rest.length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(rest)}`);
+  if (variable === "n" && ["loss", "update"].includes(phase)) parts.push("Each phase finds the caches as the one before left them, so that what touches no example may take longer after a larger batch");
   return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${listed(one, variable)}`) };
 }
 

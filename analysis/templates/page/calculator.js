@@ -2,7 +2,7 @@
 // The calculator: what backprop-bench predict says, in the page.
 
 /** The largest network that is calculated. */
-const MOST = { layers: 1000, units: 1e6, weights: 1e12 };
+const MOST = { layers: 100, units: 1e6, weights: 1e12 };
 
 /** "64-128-10" or with commas. */
 function layersOf(text) {

@@ -69,9 +69,16 @@ function csvCell(text) {
   return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
+/** What an element says, shown or folded. */
+function textOf(element) {
+  return element.textContent.replace(/[\s\u00a0]+/g, " ").trim();
+}
+
 /** What a table cell says, on one line; 12,345 as 12345. */
 function cellText(cell) {
-  const text = cell ? cell.innerText.replace(/\s*\n\s*/g, "; ").replace(/\u00a0/g, " ").trim() : "";
+  const copy = cell ? cell.cloneNode(true) : make("td");
+  copy.querySelectorAll("br").forEach((one) => one.replaceWith("; "));
+  const text = textOf(copy);
   return /^\d{1,3}(,\d{3})+$/.test(text) ? text.replace(/,/g, "") : text;
 }
 
@@ -127,7 +134,7 @@ async function copyText(text, name) {
 /** A button that copies the table in a place as CSV. */
 function addCsv(scroll) {
   const table = scroll.querySelector("table");
-  const caption = table.caption ? table.caption.innerText.trim() : "table";
+  const caption = table.caption ? textOf(table.caption) : "table";
   const button = make("button", { type: "button", class: "csv", "aria-label": `Copy as CSV: ${caption.slice(0, 80)}` }, "Copy as CSV");
   button.addEventListener("click", async () => {
     const how = await copyText(csvOf(table), "table.csv");
@@ -167,7 +174,7 @@ function prepareTables() {
       table.replaceWith(scroll);
       scroll.append(table);
     }
-    tellWidth(scroll, table.caption ? table.caption.innerText.trim().slice(0, 120) : "table");
+    tellWidth(scroll, table.caption ? textOf(table.caption).slice(0, 120) : "table");
     addCsv(scroll);
   }
   for (const scroll of document.querySelectorAll("figure .scroll")) tellWidth(scroll, `Figure: ${scroll.closest("figure").querySelector("h3").textContent}`);

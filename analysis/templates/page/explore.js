@@ -55,7 +55,7 @@ function nearestChanges(rows, chosen, asks, values) {
     const off = misfits(row, chosen, asks);
     if (!best || weight(off) < weight(best.off)) best = { row, off };
   }
-  return best && Object.fromEntries(best.off.map((name) => [name, values[name].find((value) => asks[name](best.row, value))]));
+  return Object.fromEntries(best.off.map((name) => [name, values[name].find((value) => asks[name](best.row, value))]));
 }
 
 /** Grey what no cell has together with all else that is chosen. @returns {boolean} whether there is any */
@@ -270,9 +270,14 @@ function prepareControls(data, rows) {
   return selects;
 }
 
+/** What can be chosen, by control. */
+function valuesOf(selects) {
+  return Object.fromEntries(Object.entries(selects).map(([name, select]) => [name, [...select.options].map((option) => option.value)]));
+}
+
 /** Tell which choices have cells with all else that is chosen. */
 function guide(data, rows, selects) {
-  const values = Object.fromEntries(Object.entries(selects).map(([name, select]) => [name, [...select.options].map((option) => option.value)]));
+  const values = valuesOf(selects);
   byId("explore-grey").hidden = !greyOut(selects, offered(rows, state, ASKS, values));
   const there = new Set(rows.filter((row) => !misfits(row, state, ASKS).length).map((row) => row.place));
   data.series.forEach((_, place) => { byId(`series-none-${place}`).hidden = there.has(place) || !there.size; });
@@ -281,16 +286,23 @@ function guide(data, rows, selects) {
 
 /** Nothing to draw: say so, and offer the view nearest to what was asked for. */
 function showNearest(rows, selects, values) {
+  if (!rows.length) return byId("explore-empty").replaceChildren("This run has no cells.");
   const changes = nearestChanges(rows, state, ASKS, values);
-  const hidden = changes && !Object.keys(changes).length;
+  const hidden = !Object.keys(changes).length;
   const asked = Object.fromEntries(Object.entries(state).filter(([name, value]) => name in ASKS && value !== "all" && !selects[name].closest("label").hidden));
   const told = hidden ? "Nothing to draw: the implementations that have such cells are hidden." : `Nothing to draw: no cell of this run has all of ${chosenTold(selects, asked)}.`;
-  const offer = make("button", { type: "button" }, hidden ? "Show them" : `Show ${chosenTold(selects, changes)} instead`);
+  const text = hidden ? "Show them" : `Show ${chosenTold(selects, changes)} instead`;
+  return byId("explore-empty").replaceChildren(make("p", { class: "answer", role: "status" }, told), offerOf(text, hidden ? { hide: "" } : changes, byId("explore-chart")));
+}
+
+/** A button that makes changes, and gives the focus to the chart that they bring. */
+function offerOf(text, changes, place) {
+  const offer = make("button", { type: "button" }, text);
   offer.addEventListener("click", () => {
-    choose(hidden ? { hide: "" } : changes);
-    byId("explore-chart").focus({ preventScroll: true });
+    choose(changes);
+    place.focus({ preventScroll: true });
   });
-  byId("explore-empty").replaceChildren(make("p", { class: "answer", role: "status" }, told), offer);
+  return offer;
 }
 
 /** A box that shows or hides a series; it is the chart's key as well. */

@@ -16,8 +16,9 @@ const homes = {};
 /** What the address says. @returns {Record<string, string>} */
 function stateOfAddress() {
   let found = { ...usualState };
-  for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
-    if (Object.hasOwn(usualState, name) && (!Object.hasOwn(takes, name) || takes[name](value))) found = movedTo(found, { [name]: value.slice(0, 200) });
+  for (const [name, text] of new URLSearchParams(location.hash.slice(1))) {
+    const value = text.slice(0, 200);
+    if (Object.hasOwn(usualState, name) && (!Object.hasOwn(takes, name) || takes[name](value))) found = movedTo(found, { [name]: value });
   }
   return found;
 }
