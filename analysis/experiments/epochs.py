@@ -392,7 +392,7 @@ def _share_figure(every: Sequence[Series]) -> Drawn:
         ax.xaxis.set_major_formatter("{x:g}")
     axes[0].set_ylabel("share of an epoch, %")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, 2 * len(every)))
     caption = f"What an epoch's time goes to by the law that wins, for {layers} {activation}."
     return Drawn("epochs-shares", "Where overhead, update and products dominate", caption, figure)
 
