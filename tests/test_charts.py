@@ -18,7 +18,9 @@ from analysis.charts import Axis, Chart, Line, Panel, Row
 from analysis.experiments import Drawn, Section, report, section
 from analysis.experiments.report import ToldSection
 from analysis.pictures import Picture, picture
-from tests import browser, planted_parallel
+from analysis.report import write_report
+from backprop_files import SCHEMA_VERSION
+from tests import browser, planted, planted_parallel
 from tests.browser import Browser
 
 needs_chromium = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "-")
@@ -130,6 +132,30 @@ def test_another_machine_or_library_than_the_sweeps_is_told(sweep: dict[str, Any
     found = replace(planted_parallel.found(), machine={"cpu_model": "A", "libraries": {"torch": "2"}})
     (told,) = report.beside([ToldSection(Section("parallel", "P", ""), [], found)], [sweep])
     assert (said in told.elsewhere) if said else told.elsewhere == ""
+
+
+def test_an_experiment_stands_behind_a_sweep_with_its_own_claims(tmp_path: Path) -> None:
+    sweep = planted.write(tmp_path / "x.json", planted.entries(planted.additive, seed=1)[:9])
+    tasks = [
+        {"impl": row["impl"], "pass": row["pass"], "key": row["key"], "arguments": {}, "rows": [row]}
+        for row in planted_parallel.rows(passes=1)
+    ]
+    document = {
+        "schema_version": SCHEMA_VERSION, "experiment": "parallel", "settings": {"impls": ["torch-ddp"]}, "tasks": tasks,
+        "machine_info": {"cpu_model": "Another"}, "datetime": "2026-02-03T04:05:06", "failed": [],
+    }  # fmt: skip
+    (tmp_path / "run" / "experiments").mkdir(parents=True)
+    (tmp_path / "run" / "experiments" / "parallel.json").write_text(json.dumps(document))
+    page = write_report([sweep, tmp_path / "run"], tmp_path / "out").read_text()
+    assert '<a href="#experiment-parallel">Data parallel</a>' in page
+    captions = re.findall(r"<caption><strong>([^<]*)</strong>, measured (at [\d-]+ [\d:]+) on ([^.]*)\.", page)
+    assert [caption[0] for caption in captions] == ["Of the sweep", "Data parallel: a step over several ranks"]
+    assert captions[1][1:] == ("at 2026-02-03 04:05", "Another")
+    assert "Measured on another machine than the sweep, which ran on planted" in page
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data and "parallel-strong" in json.loads(data[1])["charts"]
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
 
 
 # --- in Chromium ----------------------------------------------------------------------------------------------------
