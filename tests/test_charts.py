@@ -138,7 +138,7 @@ def test_an_experiment_stands_behind_a_sweep_with_its_own_claims(tmp_path: Path)
     sweep = planted.write(tmp_path / "x.json", planted.entries(planted.additive, seed=1)[:9])
     tasks = [
         {"impl": row["impl"], "pass": row["pass"], "key": row["key"], "arguments": {}, "rows": [row]}
-        for row in planted_parallel.rows(passes=1)
+        for row in planted_parallel.rows(passes=1, ranks=(1, 2))
     ]
     document = {
         "schema_version": SCHEMA_VERSION, "experiment": "parallel", "settings": {"impls": ["torch-ddp"]}, "tasks": tasks,
