@@ -28,15 +28,15 @@ from bench.fleet.shares import Need
 from bench.plan import Settings
 from bench.precision import Precision
 from bench.progress_bar import progress_bar
-from bench.run import SOME_FAILED, claim
-from bench.store import Store, locked
+from bench.run import SOME_FAILED, claimed
+from bench.store import Store
 from impls import registry
 
 #: How often the scheduler is asked who is there, beside what it tells by itself; how long a loop waits for news.
 LOOK_S, NEWS_S = 5.0, 0.5
-#: Seconds in which others may come where no worker can be used, and in which workers tidy up; and that the slower of
-#: several surveys are waited for.
-GRACE_S, SURVEYS_S = 3.0, 30.0
+#: Seconds in which others may come where no worker can be used, in which workers end what they are at and tidy up, and
+#: that the slower of several surveys are waited for.
+GRACE_S, TIDY_S, SURVEYS_S = 3.0, 8.0, 30.0
 
 
 class Interrupted(Exception):
@@ -50,6 +50,8 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console, where: 
     where the fleet is gone, or Ctrl-C was pressed.
     """
     plan.check(settings)
+    if not 0 <= where.wait_s < math.inf:
+        raise UserError(f"--wait {where.wait_s:g}: give seconds, 0 or more")
     registry.select(settings.impls)
     run = secrets.token_hex(8)
     requests = Requests.of(settings, run)
@@ -57,8 +59,7 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console, where: 
         fleet = Fleet(settings, connection, requests, where.wait_s, progress)
         try:
             fleet.gather_workers()
-            claim(settings, out, resume)
-            with locked(out):
+            with claimed(settings, out, resume):
                 fleet.measure_into(Store(out))
         finally:
             fleet.leave()
@@ -98,6 +99,7 @@ class Fleet:
         self._serial = 0
         self._looked = -math.inf
         self._reasons: dict[str, list[dict[str, Any]]] = {}  # by machine, why it cannot measure something
+        self._differences: set[str] = set()  # of libraries, that were told
         self._commit: dict[str, Any] = {}
         self._store: Store | None = None
         self._last: Path | None = None
@@ -116,6 +118,12 @@ class Fleet:
                 waited = time.monotonic() - start
                 if self.dispatcher.workers and (not self._surveying or waited > SURVEYS_S):
                     return
+                told = (
+                    f"asks {len(self._surveying)} workers what they can measure"
+                    if self._surveying
+                    else "looks for workers"
+                )
+                self.progress.update(self._task, description=told)
                 self._refuse_if_hopeless(waited)
         except Lost as error:
             raise UserError(str(error)) from error
@@ -204,12 +212,13 @@ class Fleet:
         self._note(f"worker {name} is left out: {reason}")
 
     def _tell_differences(self, found: Survey) -> None:
-        """Libraries may differ; then the machines are of different classes."""
+        """Libraries may differ; then the machines are of different classes.  Told once of many machines that differ alike."""
         first = next(iter(self.surveys.values()))  # a note for every pair would be too many
-        mine, theirs = (survey_of.machine.get("libraries") or {} for survey_of in (found, first))
+        mine, theirs = (survey_of.machine["libraries"] for survey_of in (found, first))
         unlike = [lib for lib in {**mine, **theirs} if mine.get(lib) != theirs.get(lib)]
-        if unlike:
-            told = ", ".join(f"{lib} {mine.get(lib)} and {theirs.get(lib)}" for lib in unlike[:4])
+        told = messages.text(", ".join(f"{lib} {mine.get(lib)} and {theirs.get(lib)}" for lib in unlike[:4]))
+        if told and told not in self._differences:
+            self._differences.add(told)
             self._note(f"libraries differ between {found.node} and {first.node}: {told}")
 
     # --- what is to be done -------------------------------------------------------------------------------------
@@ -263,7 +272,7 @@ class Fleet:
             for heard in self.connection.heard(NEWS_S):
                 self._take(heard)
             self._tell_progress()
-            if self.dispatcher.flights or self._surveying or (self.dispatcher.over and not self.dispatcher.stranded()):
+            if self.dispatcher.flights or self._surveying or self.dispatcher.over:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > self.wait_s:
                 self._abandon()
@@ -359,7 +368,7 @@ class Fleet:
         except BadAnswer as error:
             answer = {"end": True, "crashed": f"what it answered cannot be used: {error}"}
         if "at" in answer:
-            self._at[heard.token] = str(answer["at"])[:80]
+            self._at[heard.token] = messages.text(answer["at"])[:80]
         if "end" in answer:
             self._ended(flight, answer)
 
@@ -459,6 +468,9 @@ class Fleet:
         gathered = self._store.merge(extra)
         if self._last and not gathered:
             Store.say(self._last, extra)
+        if not self._last and not gathered:  # there is no file that could tell
+            for reason in dict.fromkeys(str(row["reason"]) for row in self.failed):
+                self._note(reason)
 
     def leave(self) -> None:
         """Call off what is under way; a worker of each machine removes the run's folder there."""
@@ -473,7 +485,7 @@ class Fleet:
                 self.connection.submit(f"clean-{i}", name, self.requests.clean())
         except Lost:
             return
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + TIDY_S
         while waiting and time.monotonic() < deadline:
             waiting -= {heard.token for heard in self.connection.heard(0.2) if heard.kind == "end"}
 
@@ -526,11 +538,11 @@ def _reason(answer: Mapping[str, Any]) -> str:
     if isinstance(crashed, str):
         return _told_of_crash(crashed)
     if isinstance(refused, str):
-        return refused[: messages.MOST_TEXT]
+        return messages.text(refused)
     return ""
 
 
 def _told_of_crash(text: str) -> str:
     if "No module named 'bench" in text:
         return "backprop-bench is not installed there, or another version of it: No module named 'bench.fleet'"
-    return text[: messages.MOST_TEXT] or "it ended without an answer"
+    return messages.text(text) or "it ended without an answer"
