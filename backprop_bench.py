@@ -167,11 +167,12 @@ def _sweep(settings: Settings, directory: Path, resume: bool, where: tuple[Any, 
 
     if where is None:
         return runner.sweep(settings, directory, resume, console), "interrupted"
+    from analysis.machines import grouped
     from bench.fleet import run as fleet
     from bench.fleet.connection import Where
 
     try:
-        return fleet.sweep(settings, directory, resume, console, Where(*where)), ""
+        return fleet.sweep(settings, directory, resume, console, Where(*where), grouped), ""
     except fleet.Interrupted as reason:
         return runner.INTERRUPTED, str(reason)
 

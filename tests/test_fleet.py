@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -19,12 +20,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import backprop_bench
 from analysis import load
 from backprop_files import UserError
 from bench import plan
 from bench import run as plain
 from bench.fleet import certificates, guard, loopback, remote, scratch
 from bench.fleet import run as fleet_run
+from bench.fleet.agent import part
 from bench.fleet.connection import Connection, Lost, Where
 from bench.fleet.messages import Requests
 from bench.plan import Settings
@@ -32,8 +35,8 @@ from bench.plan import Settings
 pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).parent / "own_implementations"
-#: A few steps of two implementations, each timed for an instant.
-TINY = Settings(profile="smoke", impls=("numpy", "python"), phases=("step",), passes=2, cell_s=0.01, budget_s=200.0)
+#: A few steps, each timed for an instant.
+TINY = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.01, budget_s=200.0)
 QUIET = Console(quiet=True)
 RUN = "ab" * 8
 
@@ -87,30 +90,17 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_a_run_by_the_command_line_is_as_a_plain_one(fleet: loopback.Fleet, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    asked = (
-        "--impls",
-        "numpy,python",
-        "--phases",
-        "step",
-        "--passes",
-        "2",
-        "--cell-seconds",
-        "0.01",
-        "--budget",
-        "200",
-    )
+    asked = ["--impls", "numpy", "--phases", "step", "--passes", "2", "--cell-seconds", "0.01", "--budget", "200"]
     done = call(*asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert cells(out) == Counter(dict.fromkeys(planned(TINY), 1))
     assert (out / "report.html").is_file()
-    assert sorted(path.name for path in out.glob("data/*.json")) == [
-        f"{impl}-pass{number}.json" for impl in ("numpy", "python") for number in (1, 2)
-    ]
+    assert sorted(path.name for path in out.glob("data/*.json")) == ["numpy-pass1.json", "numpy-pass2.json"]
     document = json.loads((out / "data" / "numpy-pass1.json").read_text())
     assert document["machine_info"]["node"] == os.uname().nodename
     assert document["machine_info"]["libraries"]["numpy"]
-    assert document["backprop_bench"]["run"]["impls"] == ["numpy", "python"]
+    assert document["backprop_bench"]["run"]["impls"] == ["numpy"]
     assert document["benchmarks"][0]["extra_info"]["threads_seen"]["affinity"], "pinned as ever"
     assert "scheduler" not in (out / "run.json").read_text()
     assert len(load.load([out]).entries) == len(planned(TINY))
@@ -143,19 +133,17 @@ def test_files_of_the_users_own_travel_and_nothing_stays_behind(fleet: loopback.
         fleet_run.sweep(wrong, tmp_path / "wrong", False, QUIET, where(fleet))
 
 
-def test_precision_sends_further_passes_to_the_cells_that_need_them(fleet: loopback.Fleet, tmp_path: Path) -> None:
-    settings = Settings(
-        profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.01, budget_s=6.0, precision=1e-6
-    )
-    assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet)) == 0
-    found = load.load([tmp_path / "run"]).entries
-    assert found["pass"].max() > 2
-    assert max(cells(tmp_path / "run").values()) == 1
+def test_an_agent_knows_what_a_further_pass_is() -> None:
+    names = sorted({name.rpartition(" pass=")[0] for name in planned(TINY)})
+    asked = {"impl": "numpy", "pass": 7, "cells": names[:2], "share_s": 3.0}
+    found = part(TINY, asked)
+    assert {job.pass_number for job in found.jobs} == {7} and found.budget_s == 3.0
+    assert {cell.label for job in found.jobs for cell in job.cells} >= set(names[:2])
 
 
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
-SLOWER = Settings(profile="smoke", impls=("numpy", "torch"), phases=("step",), passes=1, cell_s=0.1, budget_s=200.0)
+SLOWER = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.1, budget_s=200.0)
 
 
 def when(true: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -205,8 +193,8 @@ def test_a_worker_that_is_killed_loses_nothing_and_leaves_nobody(tmp_path: Path)
 def test_a_scheduler_that_is_killed_leaves_finished_cells_and_the_run_goes_on_without(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with loopback.Fleet(workers=1, nanny=False) as fleet:
-        arguments = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", "--impls", "numpy,torch"]
-        arguments += ["--phases", "step", "--passes", "1", "--cell-seconds", "0.1", "--budget", "200"]
+        arguments = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", "--impls", "numpy"]
+        arguments += ["--phases", "step", "--passes", "2", "--cell-seconds", "0.1", "--budget", "200"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         client = subprocess.Popen(
             [*arguments, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file)],
@@ -322,11 +310,11 @@ OTHER_SCHEMA = "import backprop_files\nbackprop_files.SCHEMA_VERSION = 7\n"
 
 
 def test_jobs_go_to_workers_that_have_the_library_and_what_none_has_is_told(tmp_path: Path) -> None:
-    settings = replace(TINY, impls=("python", "autograd"), passes=1)
+    settings = replace(TINY, impls=("numpy", "autograd"), passes=1)
     with loopback.Fleet(workers=0, nanny=False) as fleet:
         fleet.start_worker(variables=disguised(tmp_path / "less", WITHOUT_AUTOGRAD))
         assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet)) == 0
-        assert {name.split()[0] for name in cells(tmp_path / "run")} == {"python"}
+        assert {name.split()[0] for name in cells(tmp_path / "run")} == {"numpy"}
         (row,) = ours(tmp_path / "run", "left_out")
         assert (row["impl"], row["cell"]) == ("autograd", "all") and "autograd not installed" in row["reason"]
         fleet.start_worker()
@@ -360,14 +348,56 @@ def test_workers_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path, m
     assert not (tmp_path / "no").exists(), "a refused run leaves nothing"
 
 
-def test_bad_input_is_one_line(tmp_path: Path) -> None:
-    out = ("--out", str(tmp_path / "no"))
-    refused(call("--scheduler", "tcp://127.0.0.1:9", *out), "tcp://127.0.0.1:9", "not reachable", "is it running")
-    refused(call("--scheduler", "tcp://h:1", "--impls", "numpi", *out), "did you mean 'numpy'")
-    refused(call("--scheduler", "tcp://h:1", "--experiments", "all", *out), "--experiments", "leave out --scheduler")
-    refused(call("--tls-ca", "x.pem", *out), "belong to --scheduler")
-    hidden = disguised(tmp_path / "none", "import sys\nsys.modules['distributed'] = None\n")
-    refused(call("--scheduler", "tcp://127.0.0.1:9", *out, **hidden), "needs Dask", "pip install", ".[fleet]")
+BAD = {
+    "nobody there": (("--scheduler", "tcp://127.0.0.1:9"), ("tcp://127.0.0.1:9", "not reachable", "is it running")),
+    "an unknown implementation": (("--scheduler", "tcp://h:1", "--impls", "numpi"), ("did you mean 'numpy'",)),
+    "experiments": (("--scheduler", "tcp://h:1", "--experiments", "all"), ("--experiments", "leave out --scheduler")),
+    "certificates for nobody": (("--tls-ca", "x.pem"), ("belong to --scheduler",)),
+    "no port": (("--scheduler", "tcp://h:port"), ("give tcp://HOST:PORT",)),
+    "a wait that is none": (("--scheduler", "tcp://h:1", "--wait", "nan"), ("--wait nan", "give seconds")),
+    "nothing to resume": (("--scheduler", "tcp://h:1", "--resume"), ("--resume needs --out",)),
+}
+
+
+def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """In this process, which has imported all; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["backprop-bench", "run", "--profile", "smoke", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *handler: None)
+    with pytest.raises(SystemExit) as end:
+        backprop_bench.main()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = BAD[what]
+    out = () if what == "nothing to resume" else ("--out", str(tmp_path / "no"))
+    assert command_line(monkeypatch, *arguments, *out) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "no").exists()
+
+
+def test_without_dask_it_is_told_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert command_line(monkeypatch, "--scheduler", "tcp://127.0.0.1:9") == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "needs Dask" in line and "pip install" in line and ".[fleet]" in line
+
+
+def test_whoever_takes_the_connection_and_says_nothing_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scheduler does that is stopped, or a server of another kind."""
+    monkeypatch.setattr("bench.fleet.connection.CONNECT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = Where(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"not reachable within 0\.3 s"):
+            fleet_run.sweep(TINY, tmp_path / "no", False, QUIET, there)
     assert not (tmp_path / "no").exists()
 
 
@@ -432,16 +462,6 @@ def test_a_connection_that_broke_is_told_and_not_waited_for(status: str, deaf: b
     connection._client = SimpleNamespace(status=status, _handle_report_task=hearing)
     with pytest.raises(Lost, match=r"is gone|cannot be read"):
         connection.check()
-
-
-def test_answers_that_are_none_of_ours_are_measured_anew_elsewhere_or_given_up(
-    fleet: loopback.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that tells of foreign cells, over and over: nothing of it is kept, and the run says so."""
-    monkeypatch.setattr("bench.fleet.messages.name_of", lambda info: "another cell")
-    settings = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=1, cell_s=0.01, budget_s=30.0)
-    assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet, wait_s=6.0)) == plain.SOME_FAILED
-    assert not cells(tmp_path / "run")
 
 
 def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -158,6 +158,21 @@ def test_who_can_do_all_of_a_job_gets_it_and_who_cannot_waits() -> None:
     (flight,) = fleet.assign()
     assert flight.job.cells == small, "where the ablest is gone, the others do what they can"
     assert [job.cells for job in fleet.waiting()] == [CELLS["torch"] - small]
+
+
+def test_a_job_for_one_class_of_machines_goes_to_no_other() -> None:
+    fleet = Dispatcher()
+    fleet.add([replace(job, kind="new") for job in jobs(passes=1)])
+    fleet.join(replace(worker("w1", "a"), kind="old"))
+    assert not list(fleet.assign())
+    assert len(fleet.stranded()) == len(CELLS), "nobody here can do them"
+    fleet.join(replace(worker("w2", "b"), kind="new"))
+    assert fleet.kinds() == Counter(old=1, new=1)
+    (flight,) = fleet.assign()
+    assert flight.worker.name == "w2" and not fleet.stranded()
+    fleet.leave("w2", "it died")
+    assert next(job for job in fleet.waiting() if job.attempts).kind == "new", "nor does what it left behind"
+    assert not list(fleet.assign())
 
 
 @dataclass

@@ -92,7 +92,7 @@ def test_a_valid_cell_is_taken_as_it_is() -> None:
         (line(info_device_s=["1"]), "device_s has times"),
         (line(info_clock_hz=[-1.0]), "clock_hz has times"),
         (line(info_throttled_rounds=-1), "no count"),
-        (line(cell="\x1b]0;title\x07"), r"^cell '.]0;title' was not asked for"),
+        (line(cell="\x1b]0;title\x07"), r"^cell '\]0;title' was not asked for"),
         (line(info_impl="\x1b[2J" + "x" * 9999), "of another cell"),
         (line().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 7', 1), "schema 7, this version"),
         (line().replace('"cells": [', '"cells": [null, '), "without a name"),

@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from backprop_files import SCHEMA_VERSION, UserError
+from backprop_files import SCHEMA_VERSION, UserError, check_cell
 from bench import documents, plan, profiles
 from bench.cells import data_label
 from bench.fleet import messages, shares, survey
@@ -43,8 +43,20 @@ class Interrupted(Exception):
     """The run cannot go on; what was finished is kept."""
 
 
-def sweep(settings: Settings, out: Path, resume: bool, console: Console, where: Where) -> int:
-    """Measure into ``out`` by the workers of a scheduler; returns the exit code (0, or 3 where cells failed).
+#: The class of each of several machines, from what they tell of themselves.
+Grouped = Callable[[Sequence[dict[str, Any]]], list[str]]
+
+
+def all_alike(machines: Sequence[dict[str, Any]]) -> list[str]:
+    """Every machine of one class."""
+    return [""] * len(machines)
+
+
+def sweep(
+    settings: Settings, out: Path, resume: bool, console: Console, where: Where, grouped: Grouped = all_alike
+) -> int:
+    """Measure into ``out`` by the workers of a scheduler; returns the exit code (0, or 3 where cells failed).  A precision that
+    is asked for is one of each class of machines, ``grouped`` as reports group them.
 
     Raises UserError for bad settings, a scheduler that cannot be used, no usable worker, a directory in use; Interrupted
     where the fleet is gone, or Ctrl-C was pressed.
@@ -56,7 +68,7 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console, where: 
     run = secrets.token_hex(8)
     requests = Requests.of(settings, run)
     with Connection(where, run) as connection, progress_bar(console) as progress:
-        fleet = Fleet(settings, connection, requests, where.wait_s, progress)
+        fleet = Fleet(settings, connection, requests, where.wait_s, progress, grouped)
         try:
             fleet.gather_workers()
             with claimed(settings, out, resume):
@@ -75,6 +87,7 @@ class Fleet:
     requests: Requests
     wait_s: float
     progress: Progress
+    grouped: Grouped = all_alike
     left_out: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -94,8 +107,10 @@ class Fleet:
         self._finished: dict[tuple[str, int], set[str]] = {}
         self._loose: dict[str, list[Path]] = defaultdict(list)  # by token
         self._at: dict[str, str] = {}  # by token: what it measures
-        self._precision = Precision()
-        self._further = 0  # passes beyond those asked for
+        self._kinds: dict[str, dict[str, Any]] = {}  # a machine of each class
+        self._precision: dict[str, Precision] = defaultdict(Precision)  # by class
+        self._further = 0  # rounds of passes beyond those asked for
+        self._number = self._passes  # of the last pass
         self._serial = 0
         self._looked = -math.inf
         self._reasons: dict[str, list[dict[str, Any]]] = {}  # by machine, why it cannot measure something
@@ -188,8 +203,14 @@ class Fleet:
             self._whole.setdefault(impl, told)
         if self._store:
             self._plan(found)
-        self.dispatcher.join(Worker(name, found.node, able))
+        self.dispatcher.join(Worker(name, found.node, able, self._kind(found.machine)))
         self._tell_differences(found)
+
+    def _kind(self, machine: dict[str, Any]) -> str:
+        """The class of a machine."""
+        kind = self.grouped([*self._kinds.values(), machine])[-1]
+        self._kinds.setdefault(kind, machine)
+        return kind
 
     def _usable(self, found: Survey) -> Survey:
         """Raises BadAnswer where it is not; what other workers told alike is kept once."""
@@ -229,6 +250,12 @@ class Fleet:
         for name in store.finished():
             base, _, number = name.rpartition(" pass=")
             self._finished.setdefault((base.split(" ", 1)[0], int(number)), set()).add(base)
+            self._number = max(self._number, int(number))
+        if self.settings.precision is not None:
+            for machine, entry in store.entries():
+                name, seconds = str(entry["params"]["cell"]).rpartition(" pass=")[0], entry["stats"].get("data")
+                check_cell(f"{store.data}: {name}", entry["extra_info"], seconds)
+                self._learn(self._kind(machine), name, seconds, entry["extra_info"])
         for found in self.surveys.values():
             self._plan(found)
         self._commit = get_commit_info()  # type: ignore[no-untyped-call]
@@ -288,25 +315,35 @@ class Fleet:
         self._tell_given_up()
 
     def _add_further(self) -> bool:
-        """A further pass over cells whose intervals are wider than asked for, as far as the time reaches."""
-        target = self.settings.precision
-        if target is None or self._further >= plan.MOST_EXTRA_PASSES or not self.dispatcher.workers:
+        """A further pass of each class over cells whose intervals are wider than asked for, as far as the time reaches."""
+        if self.settings.precision is None or self._further >= plan.MOST_EXTRA_PASSES:
             return False
         self._further += 1
-        keys = [(told.label, point) for told in self._whole.values() for point in _points(told)]
-        chosen: dict[str, set[str]] = defaultdict(set)
-        left = shares.pool_s(self._deadline - time.monotonic(), self.dispatcher.machines, 0.0)
-        for label, point in self._precision.widest(keys, target):
-            impl = label.split(" ", 1)[0]
-            cells = {cell for cell in self._whole[impl].cells if cell.rpartition(" ")[0] == f"{label} {point}"}
-            left -= self._need(impl, len(cells), cold=False).seconds
+        for kind, machines in sorted(self.dispatcher.kinds().items()):
+            if chosen := self._widest(kind, machines, self.settings.precision):
+                self._number += 1
+                self.dispatcher.add(replace(job, kind=kind) for job in self._jobs(self._number, chosen))
+        return self.dispatcher.waits
+
+    def _widest(self, kind: str, machines: int, target: float) -> dict[str, frozenset[str]]:
+        """Cells of a class, by implementation, that are wider than the target: the widest, as many as there is time for."""
+        able: dict[str, frozenset[str]] = defaultdict(frozenset)
+        for worker in self.dispatcher.workers.values():
+            for impl, cells in worker.able.items() if worker.kind == kind else ():
+                able[impl] |= cells
+        points: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for impl, cells in able.items():
+            for cell in cells:
+                points[_key(self._whole[impl].label, cell)].add(cell)
+        left = shares.pool_s(self._deadline - time.monotonic(), machines, 0.0)
+        chosen: dict[str, frozenset[str]] = defaultdict(frozenset)
+        for key in self._precision[kind].widest(list(points), target):
+            impl = key[0].split(" ", 1)[0]
+            left -= self._need(impl, len(points[key]), cold=False).seconds
             if left < 0:
                 break
-            chosen[impl] |= cells
-        self.dispatcher.add(
-            self._jobs(self._passes + self._further, {impl: frozenset(cells) for impl, cells in chosen.items()})
-        )
-        return self.dispatcher.waits
+            chosen[impl] |= points[key]
+        return dict(chosen)
 
     # --- a job goes out -----------------------------------------------------------------------------------------
 
@@ -385,7 +422,7 @@ class Fleet:
         number = flight.job.number
         if self.settings.precision is not None:
             for cell in fresh:
-                self._learn(cell)
+                self._learn(flight.worker.kind, cell.name, cell.seconds, cell.extra_info)
         if fresh and self._store:
             entries = [
                 documents.entry(f"{cell.name} pass={number}", cell.group, cell.seconds, cell.extra_info)
@@ -396,13 +433,12 @@ class Fleet:
             document = documents.document(entries, machine, self._commit, self._extra([], [], []))
             loose.append(self._store.keep(f"{flight.token} {len(loose)}", document))
 
-    def _learn(self, cell: messages.Cell) -> None:
-        info = cell.extra_info
-        label = f"{info['impl']} {info['device']} {info['dtype']}"
-        point, _, phase = cell.name.removeprefix(f"{label} ").rpartition(" ")
-        told = {"seconds": cell.seconds, "reference_s": info["reference_s"]}
-        if "product" in told["reference_s"]:
-            self._precision.learn((label, point), {phase: told})
+    def _learn(self, kind: str, name: str, seconds: list[float], info: Mapping[str, Any]) -> None:
+        """A cell's pass, for how precise its class knows it."""
+        if "product" in info["reference_s"]:
+            key = _key(f"{info['impl']} {info['device']} {info['dtype']}", name)
+            told = {"seconds": seconds, "reference_s": info["reference_s"]}
+            self._precision[kind].learn(key, {str(info["phase"]): told})
 
     def _ended(self, flight: Flight, answer: Mapping[str, Any]) -> None:
         reason = _reason(answer)
@@ -433,7 +469,10 @@ class Fleet:
             label = self._whole[gone.job.impl].label
             for cell in sorted(gone.cells):
                 row = {"impl": gone.job.impl, "cell": cell.removeprefix(f"{label} "), "pass": gone.job.number}
-                self.failed.append({**row, "reason": gone.reason})
+                # a further pass that cannot be had is no failure: the cell is measured, if not as precisely as asked
+                (self.failed if gone.job.number <= self._passes else self.left_out).append(
+                    {**row, "reason": gone.reason}
+                )
         self.dispatcher.given_up.clear()
 
     # --- what is said and written -------------------------------------------------------------------------------
@@ -527,9 +566,9 @@ class Fleet:
         return {"schema_version": SCHEMA_VERSION, "run": run, **told}
 
 
-def _points(told: Implementation) -> set[str]:
-    """Labels of the points of an implementation's cells."""
-    return {cell.removeprefix(f"{told.label} ").rpartition(" ")[0] for cell in told.cells}
+def _key(label: str, cell: str) -> tuple[str, str]:
+    """Setting and point of a cell, without its phase."""
+    return label, cell.removeprefix(f"{label} ").rpartition(" ")[0]
 
 
 def _reason(answer: Mapping[str, Any]) -> str:
