@@ -277,7 +277,7 @@ def _measures(parent: int) -> bool:
 
 
 def test_two_agents_on_one_machine_do_not_measure_at_once() -> None:
-    request = Requests.of(TINY, RUN).survey()
+    request = Requests.of(TINY, RUN).survey
     first = agent(long_job())
     when(lambda: _measures(first.pid))
     second = agent(request)

@@ -133,6 +133,50 @@ def test_a_worker_that_fails_job_after_job_gets_no_more_and_others_do_its_work()
     assert fleet.delivered == 2 * sum(map(len, CELLS.values()))
 
 
+def test_only_failures_in_a_row_count_and_cells_that_never_come_are_one() -> None:
+    fleet = filled(worker(), passes=3)
+    for failure in ("it crashed", "it crashed", None, "it crashed", "it crashed"):
+        (flight,) = fleet.assign()
+        if failure is None:
+            do_all(fleet, flight)
+        else:
+            fleet.end(flight.token, failure)
+    assert not fleet.barred
+    (flight,) = fleet.assign()
+    fleet.end(flight.token)
+    assert fleet.barred == {"w": "some of its cells never came"}
+
+
+def test_an_earlier_pass_goes_before_what_the_machine_did_less_often() -> None:
+    fleet = filled(worker(able={"numpy": CELLS["numpy"]}))
+    while flights := list(fleet.assign()):
+        do_all(fleet, flights[0])
+    fleet.join(worker("w2"))
+    fleet.add([Job("numpy", 1, CELLS["numpy"])])
+    fleet.abandon([job for job in fleet.waiting() if job.impl != "numpy" and job.number == 1], "not now")
+    (flight,) = fleet.assign()
+    assert (flight.job.impl, flight.job.number) == ("numpy", 1), "although it did numpy twice, and the others never"
+
+
+def test_within_a_pass_the_shuffled_order_holds() -> None:
+    fleet = Dispatcher()
+    fleet.add([Job(impl, 1, found, -order) for order, (impl, found) in enumerate(CELLS.items())])
+    fleet.join(worker())
+    done = []
+    while flights := list(fleet.assign()):
+        done.append(flights[0].job.impl)
+        do_all(fleet, flights[0])
+    assert done == [*reversed(CELLS)]
+
+
+def test_what_failed_is_tried_again_before_later_passes() -> None:
+    fleet = filled(worker(able={"numpy": CELLS["numpy"]}), passes=3)
+    (flight,) = fleet.assign()
+    fleet.end(flight.token, "it crashed")
+    (again,) = fleet.assign()
+    assert again.job.number == 1 and again.job.attempts == ("it crashed",)
+
+
 def test_jobs_go_where_the_library_is_and_are_stranded_where_it_is_nowhere() -> None:
     fleet = filled(worker("w1", "a", {"numpy": CELLS["numpy"]}), worker("w2", "b", {"torch": CELLS["torch"]}))
     while flights := list(fleet.assign()):

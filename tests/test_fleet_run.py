@@ -102,6 +102,25 @@ def test_all_is_measured_once_and_every_file_has_its_own_machine(tmp_path: Path)
     assert not fleet.failed and not fleet.notes
 
 
+def test_workers_are_asked_one_after_the_other_where_they_are_sent_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or five hundred copies of a data file would lie in the client's memory."""
+    monkeypatch.setattr(subject, "ON_THE_WAY_BYTES", 1)
+    monkeypatch.setattr(subject, "LOOK_S", 0.0)
+    fake = Fake(3)
+    at_once = []
+
+    def twist(worker: str, token: str, lines: Lines) -> Lines:
+        at_once.append(sum(heard.token.startswith("survey") and heard.kind == "line" for heard in fake._heard))
+        return lines
+
+    fake._twist = twist
+    go(fake, tmp_path)
+    assert {worker for worker, _ in fake.asked} == set(fake.there) and max(at_once) == 0
+    assert cells(tmp_path) == WANTED
+
+
 def stutter(worker: str, token: str, lines: Lines) -> Lines:
     """Says everything about its cells twice."""
     return [lines[0], *lines] if measures(token) else lines

@@ -6,6 +6,7 @@ Requests and answers are JSON text.  An answer that is not as it should be raise
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -81,6 +82,7 @@ class Requests:
         told = asdict(replace(settings, own=own, data=data, precision=None))
         return cls(run, told, tuple(files.values()))
 
+    @functools.cached_property
     def survey(self) -> str:
         """What can be measured there?  Brings the files."""
         return self._text("survey", files=self.files)
@@ -208,10 +210,10 @@ def settled(answer: Mapping[str, Any], flight: Flight) -> list[str]:
     return [name for name in found if name in flight.job.cells]
 
 
-def text(found: Any) -> str:
+def text(found: Any, most: int = MOST_TEXT) -> str:
     """Whatever it is as text on one line, of bounded length, that a terminal shows and does not obey."""
-    plain = "".join(c if c.isprintable() else " " for c in str(found)[: 2 * MOST_TEXT])
-    return " ".join(plain.split())[:MOST_TEXT]
+    plain = "".join(c if c.isprintable() else " " for c in str(found)[: 2 * most])
+    return " ".join(plain.split())[:most]
 
 
 def rows(found: Any) -> list[dict[str, Any]]:

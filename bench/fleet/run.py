@@ -39,6 +39,10 @@ LOOK_S, NEWS_S = 5.0, 0.5
 GRACE_S, TIDY_S, SURVEYS_S = 3.0, 8.0, 30.0
 
 
+#: Bytes of surveys, and of the files that they bring, which are on their way at once.
+ON_THE_WAY_BYTES = 128 << 20
+
+
 class Interrupted(Exception):
     """The run cannot go on; what was finished is kept."""
 
@@ -166,17 +170,22 @@ class Fleet:
         for name in [*self.surveys, *self._surveying.values(), *self._unusable]:
             if name not in there:
                 self._miss(name)
+        asked = set(self._surveying.values())
         for name, resources in there.items():
-            if name in self.surveys or name in self._unusable or name in self._surveying.values():
+            if name in self.surveys or name in self._unusable or name in asked:
                 continue
             if resources.get(RESOURCE, 0) < 1:
                 told = f"offers no resource '{RESOURCE}'; start it with --nthreads 1 --resources {RESOURCE}=1"
                 self._unusable[name] = told
-                continue
-            self._serial += 1
-            token = f"survey-{self._serial}"
-            self._surveying[token] = name
-            self.connection.submit(token, name, self.requests.survey())
+            elif not self._surveying or (len(self._surveying) + 1) * len(self.requests.survey) <= ON_THE_WAY_BYTES:
+                self._survey(name)
+
+    def _survey(self, name: str) -> None:
+        """Ask a worker what it is and what it can measure."""
+        self._serial += 1
+        token = f"survey-{self._serial}"
+        self._surveying[token] = name
+        self.connection.submit(token, name, self.requests.survey)
 
     def _miss(self, name: str) -> None:
         self._unusable.pop(name, None)
@@ -391,6 +400,7 @@ class Fleet:
             return
         del self._surveying[heard.token]
         self.connection.drop(heard.token)
+        self._looked = min(self._looked, time.monotonic() - LOOK_S + NEWS_S)  # others may wait to be asked
         if reason := _reason(answer):
             self._refuse(name, reason)
         else:
@@ -479,6 +489,7 @@ class Fleet:
 
     def _note(self, text: str, quietly: bool = False) -> None:
         """Into the files, and on the terminal."""
+        text = messages.text(text, 4 * messages.MOST_TEXT)
         if text in self.notes:
             return
         self.notes.append(text)
