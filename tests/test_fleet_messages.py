@@ -139,6 +139,12 @@ def test_a_survey_that_is_none_is_refused(change: Callable[[dict[str, Any]], Any
         messages.survey(told)
 
 
+def test_a_survey_of_more_cells_than_there_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_CELLS", 0)
+    with pytest.raises(BadAnswer, match="no usable cells"):
+        messages.survey(SURVEY)
+
+
 def test_what_a_terminal_would_obey_becomes_a_blank() -> None:
     hostile = "a\x1b[2Jb\r\nc\x9b0md\u202ee"
     assert messages.text(hostile) == "a [2Jb c 0md e"
@@ -199,6 +205,14 @@ def test_while_the_guard_stands_no_pickle_that_names_anything_is_loaded() -> Non
     assert LOADED == ["loaded"], "without the guard it does harm: the test would see it"
 
 
+def test_the_guard_stands_until_the_last_who_asked_for_it_is_gone() -> None:
+    with guard.nothing_unpickled():
+        with guard.nothing_unpickled():
+            pass
+        with pytest.raises(guard.Refused):
+            pickle.loads(pickle.dumps(Hostile()))
+
+
 # --- what travels ---------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +238,11 @@ def test_files_travel_with_their_digest_and_lie_where_settings_say(home: Path) -
     folder.remove()
     with pytest.raises(UserError, match="not on this machine any more"):
         folder.located(data)
+
+
+def test_a_precision_is_the_clients_affair() -> None:
+    """Further passes are jobs like others: a worker that planned some of its own would measure them twice."""
+    assert Requests.of(Settings(precision=0.1), "ab" * 8).settings["precision"] is None
 
 
 def test_a_file_that_is_too_large_or_absent_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
