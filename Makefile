@@ -26,7 +26,7 @@ lint: venv
 	$(BIN)/mypy
 
 test: venv lint  ## checks, all tests, and the benchmarks in smoke size
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest --benchmark-only --profile smoke --passes 1 --budget 60 -q --benchmark-quiet
 
 smoke: venv  ## the main job in its smallest size
