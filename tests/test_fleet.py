@@ -73,29 +73,28 @@ def gone(pids: list[int], seconds: float = 10.0) -> bool:
     return not any(loopback.command_line(pid) for pid in pids)
 
 
-def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-
-
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    (line,) = done.stderr.strip().splitlines()
-    assert all(word in line for word in words), line
+def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """In this process, which has imported all; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["backprop-bench", "run", "--profile", "smoke", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *handler: None)
+    with pytest.raises(SystemExit) as end:
+        backprop_bench.main()
+    return int(end.value.code or 0)
 
 
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_by_the_command_line_is_as_a_plain_one(fleet: loopback.Fleet, tmp_path: Path) -> None:
+def test_a_run_by_the_command_line_is_as_a_plain_one(
+    fleet: loopback.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("analysis.report.write_report", lambda runs, out, laws: out / "report.html")
     out = tmp_path / "run"
     asked = ["--impls", "numpy", "--phases", "step", "--passes", "2", "--cell-seconds", "0.01", "--budget", "200"]
-    done = call(*asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert command_line(monkeypatch, *asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file)) == 0
+    told = capfd.readouterr()
+    assert told.err == "" and f"report: {out / 'report.html'}" in told.out.replace("\n", "")
     assert cells(out) == Counter(dict.fromkeys(planned(TINY), 1))
-    assert (out / "report.html").is_file()
     assert sorted(path.name for path in out.glob("data/*.json")) == ["numpy-pass1.json", "numpy-pass2.json"]
     document = json.loads((out / "data" / "numpy-pass1.json").read_text())
     assert document["machine_info"]["node"] == os.uname().nodename
@@ -143,7 +142,7 @@ def test_an_agent_knows_what_a_further_pass_is() -> None:
 
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
-SLOWER = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.1, budget_s=200.0)
+SLOWER = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.05, budget_s=200.0)
 
 
 def when(true: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -190,28 +189,27 @@ def test_a_worker_that_is_killed_loses_nothing_and_leaves_nobody(tmp_path: Path)
     assert any("died or left" in note for note in ours(out, "notes"))
 
 
-def test_a_scheduler_that_is_killed_leaves_finished_cells_and_the_run_goes_on_without(tmp_path: Path) -> None:
+def test_a_scheduler_that_is_killed_leaves_finished_cells_and_the_run_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
+    asked = ["--impls", "numpy", "--phases", "step", "--passes", "2", "--cell-seconds", "0.05", "--budget", "200"]
     with loopback.Fleet(workers=1, nanny=False) as fleet:
-        arguments = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", "--impls", "numpy"]
-        arguments += ["--phases", "step", "--passes", "2", "--cell-seconds", "0.1", "--budget", "200"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        client = subprocess.Popen(
-            [*arguments, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        when(lambda: cells(out) and fleet.measuring() is not None)
         assert fleet.scheduler
-        loopback.kill(fleet.scheduler)
-        _, told = client.communicate(timeout=60)
-        assert client.returncode == plain.INTERRUPTED
-        (line,) = told.strip().splitlines()
+        scheduler = fleet.scheduler
+        at_work: list[int] = []
+
+        def kill() -> None:
+            when(lambda: cells(out) and fleet.measuring() is not None)
+            at_work.extend(pid for pid, line in fleet.processes().items() if " -m bench." in line)
+            loopback.kill(scheduler)
+
+        with meanwhile(kill):
+            code = command_line(monkeypatch, *asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file))
+        assert code == plain.INTERRUPTED
+        (line,) = capfd.readouterr().err.strip().splitlines()
         assert "scheduler" in line and "is gone" in line and "--resume goes on" in line
-        left = [pid for pid, line in fleet.processes().items() if " -m bench." in line]
-        assert gone(left, 30.0), "without a scheduler the worker ends, and its agent with it"
+        assert at_work and gone(at_work, 30.0), "without a scheduler the worker ends, and its agent with it"
     before = cells(out)
     assert 0 < len(before) < len(planned(SLOWER))
     assert plain.sweep(SLOWER, out, True, QUIET) == 0
@@ -359,15 +357,6 @@ BAD = {
 }
 
 
-def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """In this process, which has imported all; returns the exit code."""
-    monkeypatch.setattr(sys, "argv", ["backprop-bench", "run", "--profile", "smoke", *arguments])
-    monkeypatch.setattr("signal.signal", lambda *handler: None)
-    with pytest.raises(SystemExit) as end:
-        backprop_bench.main()
-    return int(end.value.code or 0)
-
-
 @pytest.mark.parametrize("what", BAD)
 def test_bad_input_is_one_line(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -464,7 +453,9 @@ def test_a_connection_that_broke_is_told_and_not_waited_for(status: str, deaf: b
         connection.check()
 
 
-def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:
+def test_over_tls_with_certificates_and_not_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     found = certificates.make(tmp_path / "certificates")
     settings = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=1, cell_s=0.01, budget_s=60.0)
     with loopback.Fleet(workers=1, nanny=False, tls=["--protocol", "tls", *found.dask_options()]) as fleet:
@@ -472,10 +463,9 @@ def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:
         secure = Where(fleet.address, None, found.ca, found.cert, found.key, 30.0)
         assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, secure) == 0
         assert cells(tmp_path / "run") == Counter(dict.fromkeys(planned(settings), 1))
-        refused(
-            call("--out", str(tmp_path / "no"), "--scheduler", fleet.address),
-            "needs --tls-ca, --tls-cert and --tls-key",
-        )
+        assert command_line(monkeypatch, "--out", str(tmp_path / "no"), "--scheduler", fleet.address) == 2
+        assert "needs --tls-ca, --tls-cert and --tls-key" in capfd.readouterr().err
+        monkeypatch.setattr("bench.fleet.connection.CONNECT_S", 2.0)
         with pytest.raises(UserError, match=r"not reachable within .* wants TLS"):
             fleet_run.sweep(settings, tmp_path / "no", False, QUIET, Where(fleet.address.replace("tls", "tcp")))
         other = certificates.make(tmp_path / "stranger")

@@ -157,7 +157,7 @@ def scaled_references(entries: pd.DataFrame, machine: str, factor: float) -> pd.
         {name: times * (factor if o else 1.0) for name, times in found.items()}
         for o, found in zip(own, entries["references"], strict=True)
     ]
-    return entries.assign(references=longer)
+    return entries.assign(references=pd.Series(longer, entries.index))
 
 
 def test_too_few_machines_have_no_intervals(base: pd.DataFrame) -> None:
