@@ -130,13 +130,10 @@ def run(
         optimizers=_names(optimizers),
     )
     declared(laws)  # what is wrong in the file is said before anything is measured
-    if scheduler or scheduler_file:
-        if experiments or architectures:
-            raise UserError("--experiments and --architectures are measured on this machine: leave out --scheduler")
-        where = (scheduler, scheduler_file, tls_ca, tls_cert, tls_key, wait)
-        _run_fleet(settings, where, out, resume, laws)
-        return
-    if tls_ca or tls_cert or tls_key:
+    where = (scheduler, scheduler_file, tls_ca, tls_cert, tls_key, wait) if scheduler or scheduler_file else None
+    if where and (experiments or architectures):
+        raise UserError("--experiments and --architectures are measured on this machine: leave out --scheduler")
+    if not where and (tls_ca or tls_cert or tls_key):
         raise UserError("--tls-ca, --tls-cert and --tls-key belong to --scheduler")
     further = _experiments(f"{experiments},architectures" if _names(architectures) else experiments)
     chosen = _architectures(architectures)
@@ -147,11 +144,14 @@ def run(
     if resume and out is None:
         raise UserError("--resume needs --out: the directory of the run to finish")
     directory = out or runner.default_out(settings)
-    code = runner.sweep(settings, directory, resume, console)
+    code, why = _sweep(settings, directory, resume, where)
     if code == runner.INTERRUPTED:
-        print(f"interrupted; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
+        print(f"{why}; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
         raise typer.Exit(code)
     failed = _run_experiments(further, asked, directory, resume) if asked else []
+    if code and not any(directory.glob("data/*.json")) and not further:
+        print(f"{directory}: no cell could be measured, so there is no report", file=sys.stderr)
+        raise typer.Exit(code)
     page = write_report([directory], directory, laws)
     console.print(f"report: {page.resolve()}", soft_wrap=True)
     if open_page:
@@ -161,25 +161,20 @@ def run(
         raise typer.Exit(code or runner.SOME_FAILED)
 
 
-def _run_fleet(settings: Settings, where: tuple[Any, ...], out: Path | None, resume: bool, laws: Path | None) -> None:
-    """Measure by the workers of a scheduler, and write the report."""
-    from analysis.report import write_report
+def _sweep(settings: Settings, directory: Path, resume: bool, where: tuple[Any, ...] | None) -> tuple[int, str]:
+    """Measure here, or by the workers of a scheduler; returns the exit code, and why a run was interrupted."""
     from bench import run as runner
+
+    if where is None:
+        return runner.sweep(settings, directory, resume, console), "interrupted"
+    from analysis.machines import grouped
     from bench.fleet import run as fleet
     from bench.fleet.connection import Where
 
-    if resume and out is None:
-        raise UserError("--resume needs --out: the directory of the run to finish")
-    directory = out or runner.default_out(settings)
     try:
-        code = fleet.sweep(settings, directory, resume, console, Where(*where))
+        return fleet.sweep(settings, directory, resume, console, Where(*where), grouped), ""
     except fleet.Interrupted as reason:
-        print(f"{reason}; finished cells are in {directory}, --resume goes on from there", file=sys.stderr)
-        raise typer.Exit(runner.INTERRUPTED) from None
-    console.print(f"report: {write_report([directory], directory, laws).resolve()}", soft_wrap=True)
-    if code:
-        print("some cells failed; the report names them with their reasons", file=sys.stderr)
-        raise typer.Exit(code)
+        return runner.INTERRUPTED, str(reason)
 
 
 def _experiments(names: str) -> list[Experiment]:

@@ -102,10 +102,83 @@ CELL_TYPES: dict[str, type | tuple[type, ...]] = {
 }
 #: Those that are 1 at the least.
 CELL_POSITIVE = ("n", "m", "depth", "threads", "pass")
+#: Between them lies whatever a clock tells, in seconds or Hz; sums and quotients of it are finite.
+_LEAST, _MOST = 1e-15, 1e15
 
 
 class UserError(Exception):
     """Bad input: one clear line that says what, where and what to do.  The command line exits with 2."""
+
+
+def check_cell(where: str, info: Any, seconds: Any) -> None:
+    """Raises UserError, one line that begins with ``where``, unless ``extra_info`` and the times of its rounds are such that
+    computations can rest on them: keys, types, counts, and positive finite times.
+    """
+    if not isinstance(info, dict):
+        raise UserError(f"{where}: has no 'extra_info'; it is not one of ours")
+    if missing := [key for key in CELL_KEYS if key not in info]:
+        raise UserError(f"{where}: misses {', '.join(missing)}")
+    if info["schema_version"] != SCHEMA_VERSION:
+        raise UserError(f"{where}: has schema {info['schema_version']!r}, this version reads {SCHEMA_VERSION}")
+    _check_types(where, info)
+    _check_counts(where, info)
+    _check_operations(where, info)
+    check_times(where, "stats.data", seconds)
+    for kernel, times in _object(where, info, "reference_s").items():
+        check_times(where, f"reference_s.{kernel}", times)
+    if info.get("device_s") is not None:  # what only accelerators tell
+        check_times(where, "device_s", info["device_s"])
+    if isinstance(info.get("clock_hz"), list):
+        check_times(where, "clock_hz", [c for c in info["clock_hz"] if isinstance(c, int | float)] or [1.0])
+
+
+def check_times(where: str, what: str, values: Any) -> None:
+    """Raises UserError for anything but a list of positive numbers, one at the least, that a clock can have told."""
+    if values == []:
+        raise UserError(f"{where}: {what} has no times")
+    good = isinstance(values, list) and all(type(v) in (int, float) and _LEAST < v < _MOST for v in values)
+    if not good:
+        raise UserError(f"{where}: {what} has times that are not positive numbers, or beyond any clock")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """As ``isinstance``, but that true and false are no numbers."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _object(where: str, info: Mapping[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(info[key], dict):
+        raise UserError(f"{where}: {key} is no object")
+    found: dict[str, Any] = info[key]
+    return found
+
+
+def _check_types(where: str, info: Mapping[str, Any]) -> None:
+    for key, kind in CELL_TYPES.items():
+        if not _is(info[key], kind):
+            raise UserError(f"{where}: {key} is {info[key]!r}, which is no {getattr(kind, '__name__', 'number')}")
+
+
+def _check_counts(where: str, info: Mapping[str, Any]) -> None:
+    for key in CELL_POSITIVE:
+        if info[key] < 1:
+            raise UserError(f"{where}: {key} is {info[key]}; it must be positive")
+    if min(info["p"], info["u"], info["width"]) < 0:
+        raise UserError(f"{where}: p, u and width must not be negative")
+    if len(info["layers"]) < 2 or not all(_is(units, int) and units > 0 for units in info["layers"]):
+        raise UserError(f"{where}: layers are {info['layers']!r}; they must be two or more positive sizes")
+    for key in ("throttled_rounds", "input_sets"):
+        if info.get(key) is not None and not (_is(info[key], int) and info[key] >= 0):
+            raise UserError(f"{where}: {key} is {info[key]!r}, which is no count")
+
+
+def _check_operations(where: str, info: Mapping[str, Any]) -> None:
+    if info["phase"] in TRANSFERS:
+        return
+    counts = info["operations"].values() if info["phase"] == "step" else [info["operations"].get(info["phase"])]
+    for kinds in counts:
+        if not isinstance(kinds, dict) or not all(_is(count, int | float) and count >= 0 for count in kinds.values()):
+            raise UserError(f"{where}: operations have no counts for phase {info['phase']!r}")
 
 
 def write_whole(path: Path, text: str | bytes) -> None:

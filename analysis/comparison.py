@@ -123,6 +123,11 @@ def doubtful(found: Comparison, look: int, words: bool) -> set[str]:
 
 def _duel(directory: Path) -> dict[str, Any]:
     path = directory / "duel.json"
+    if not path.exists() and any(directory.glob("data/*.json")):  # a run, be it a fleet's
+        raise UserError(
+            f"{directory}: is a run, no comparison of two sides on one machine, which 'ab' and 'gate' measure and judge; "
+            "'report A B --compare' sets runs side by side"
+        )
     try:
         duel = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

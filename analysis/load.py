@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import machines
 from analysis.machines import Machine, MachineClass
 from analysis.normalise import IDENTITY, normalise
-from backprop_files import CELL_KEYS, CELL_POSITIVE, CELL_TYPES, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError
+from backprop_files import CELL_KEYS, SCHEMA_VERSION, TRANSFERS, USUAL_OPTIMIZER, UserError, check_cell
 
 #: What is fitted and judged together.
 GROUP = ["impl", "device", "dtype", "phase", "optimizer"]
@@ -333,16 +333,12 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("stats"), dict):
         raise UserError(f"{where}: has no 'stats'")
     info = entry.get("extra_info")
-    if not isinstance(info, dict):
-        raise UserError(f"{where}: has no 'extra_info'; it is not one of ours")
-    missing = [key for key in CELL_KEYS if key not in info]
-    if missing:
-        raise UserError(f"{where}: misses {', '.join(missing)}")
-    _check_types(where, info)
-    seconds = _times(where, "stats.data", entry["stats"].get("data") or [entry["stats"].get("median")])
+    times = entry["stats"].get("data") or [entry["stats"].get("median")]
+    check_cell(where, info, times)
+    assert isinstance(info, dict)
+    seconds = np.array(times, float)
     # a copy over the link does not follow the device's speed at arithmetic: its raw seconds stand
     kernels = {} if info["phase"] in TRANSFERS else info["reference_s"]
-    reference = _references(where, kernels, len(seconds))
     row = {key: info[key] for key in CELL_KEYS if key not in ("operations", "reference_s", "layers", "schema_version")}
     row |= {
         "layers": "-".join(map(str, info["layers"])),
@@ -354,82 +350,41 @@ def _row(where: str, entry: Any) -> dict[str, Any]:
         "raw_s": float(np.median(seconds)),
         "rounds": len(seconds),
         "seconds": seconds,
-        "references": reference,
-        **_on_device(where, info, len(seconds)),
-        **_operations(where, info["operations"], info["phase"], info["n"]),
+        # none where the file keeps no single rounds
+        "references": {name: np.array(t, float) for name, t in kernels.items() if len(t) == len(seconds)},
+        **_on_device(info, len(seconds)),
+        **_operations(info),
     }
     return row
 
 
-def _check_types(where: str, info: dict[str, Any]) -> None:
-    for key, kind in CELL_TYPES.items():
-        value = info[key]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise UserError(f"{where}: {key} is {value!r}, which is no {getattr(kind, '__name__', kind)}")
-    for key in CELL_POSITIVE:
-        if info[key] < 1:
-            raise UserError(f"{where}: {key} is {info[key]}; it must be positive")
-    if min(info["p"], info["u"], info["width"]) < 0:
-        raise UserError(f"{where}: p, u and width must not be negative")
-    if len(info["layers"]) < 2 or not all(isinstance(units, int) and units > 0 for units in info["layers"]):
-        raise UserError(f"{where}: layers are {info['layers']!r}; they must be two or more positive sizes")
-
-
-def _times(where: str, what: str, values: Any) -> np.ndarray:
-    good = isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    array = np.array(values, float) if good else np.array([math.nan])
-    if not np.all(np.isfinite(array)) or not np.all(array > 0):
-        raise UserError(f"{where}: {what} has times that are not positive numbers")
-    return array
-
-
-def _references(where: str, found: Any, rounds: int) -> dict[str, np.ndarray]:
-    """Reference times by kernel; none where the file keeps no single rounds."""
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: reference_s is no object of kernels and their times")
-    times = {str(name): _times(where, f"reference_s.{name}", values) for name, values in found.items()}
-    return {name: values for name, values in times.items() if len(values) == rounds}
-
-
-def _on_device(where: str, info: dict[str, Any], rounds: int) -> dict[str, Any]:
+def _on_device(info: dict[str, Any], rounds: int) -> dict[str, Any]:
     """What only accelerators tell; neutral where a file does not: device seconds and clock by round (None), the highest
     temperature (NaN), rounds dropped for throttling, prepared problems that a block rotates through.
     """
-    events, clock = info.get("device_s"), info.get("clock_hz")
-    temperature = info.get("temperature_c")
-    device = None if events is None else _times(where, "device_s", events)
+    device, clock = info.get("device_s"), info.get("clock_hz")
+    temperature, throttled, sets = (info.get(key) for key in ("temperature_c", "throttled_rounds", "input_sets"))
     clocks = [c for c in clock if isinstance(c, int | float)] if isinstance(clock, list) else []
     return {
-        "device_seconds": device if device is not None and len(device) == rounds else None,
-        "clock_hz": _times(where, "clock_hz", clocks) if clocks else None,
+        "device_seconds": np.array(device, float) if device is not None and len(device) == rounds else None,
+        "clock_hz": np.array(clocks, float) if clocks else None,
         "temperature_c": float(temperature) if isinstance(temperature, int | float) else math.nan,
-        "throttled_rounds": _count(where, info, "throttled_rounds", 0),
-        "input_sets": _count(where, info, "input_sets", 1),
+        "throttled_rounds": 0 if throttled is None else throttled,
+        "input_sets": 1 if sets is None else sets,
     }
 
 
-def _count(where: str, info: dict[str, Any], key: str, usual: int) -> int:
-    found = info.get(key)
-    if found is None:
-        return usual
-    if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-        raise UserError(f"{where}: {key} is {found!r}, which is no count")
-    return found
-
-
-def _operations(where: str, operations: dict[str, Any], phase: str, n: int) -> dict[str, float]:
-    if phase in TRANSFERS:
+def _operations(info: dict[str, Any]) -> dict[str, float]:
+    if info["phase"] in TRANSFERS:
         return {"operations_product": 0, "products": 0.0, "operations_total": 0}
-    try:
-        chosen = operations.values() if phase == "step" else [operations[phase]]
-        products = sum(int(kinds.get("product", 0)) for kinds in chosen)
-        return {
-            "operations_product": products,
-            "products": products / 2 / n,  # multiply-adds for one example
-            "operations_total": sum(int(c) for kinds in chosen for c in kinds.values()),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: operations have no counts for phase {phase!r}") from error
+    operations = info["operations"]
+    chosen = operations.values() if info["phase"] == "step" else [operations[info["phase"]]]
+    products = sum(int(kinds.get("product", 0)) for kinds in chosen)
+    return {
+        "operations_product": products,
+        "products": products / 2 / info["n"],  # multiply-adds for one example
+        "operations_total": sum(int(count) for kinds in chosen for count in kinds.values()),
+    }
 
 
 def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

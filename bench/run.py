@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,8 +56,7 @@ def sweep(settings: Settings, out: Path, resume: bool, console: Console) -> int:
     """
     planned = plan.make(settings)
     check_threads(settings.threads)
-    claim(settings, out, resume)
-    with locked(out), progress_bar(console) as progress:
+    with claimed(settings, out, resume), progress_bar(console) as progress:
         watcher = Watcher(progress, planned.budget_s)
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
@@ -95,8 +95,17 @@ def _arguments(settings: Settings, out: Path) -> list[str]:
     return arguments
 
 
-def claim(settings: Settings, out: Path, resume: bool) -> None:
-    """Refuse a directory that holds another run; remember these settings in a fresh one."""
+@contextlib.contextmanager
+def claimed(settings: Settings, out: Path, resume: bool) -> Iterator[None]:
+    """The directory for this run alone.  Refuses one that holds another run; remembers these settings in a fresh one."""
+    if resume and not (out / "run.json").exists():
+        raise UserError(f"{out}: nothing to resume there (no run.json)")
+    with locked(out):
+        _claim(settings, out, resume)
+        yield
+
+
+def _claim(settings: Settings, out: Path, resume: bool) -> None:
     record = out / "run.json"
     asked = json.loads(
         json.dumps({k: v for k, v in asdict(settings).items() if k not in ("budget_s", "precision", "cell_s")})
@@ -104,8 +113,6 @@ def claim(settings: Settings, out: Path, resume: bool) -> None:
     if resume:
         try:
             before = json.loads(record.read_text())
-        except FileNotFoundError as error:
-            raise UserError(f"{out}: nothing to resume there (no run.json)") from error
         except (OSError, ValueError) as error:
             raise UserError(f"{record}: cannot be read ({error}); choose another --out") from error
         usual = json.loads(json.dumps(asdict(Settings())))  # of what an earlier version did not write down

@@ -52,12 +52,14 @@ class Store:
 
     def finished(self) -> set[str]:
         """Names of the cells already on disk; a file that is no whole JSON does not count."""
-        return {
-            entry["params"]["cell"]
-            for path in self.paths()
-            for entry in (_read(path) or {}).get("benchmarks", [])
-            if isinstance(entry.get("params"), dict) and "cell" in entry["params"]
-        }
+        return {entry["params"]["cell"] for _, entry in self.entries()}
+
+    def entries(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Every cell on disk, with the facts of the machine that measured it."""
+        for document in filter(None, map(_read, self.paths())):
+            for entry in document.get("benchmarks", []):
+                if isinstance(entry.get("params"), dict) and "cell" in entry["params"]:
+                    yield document.get("machine_info") or {}, entry
 
     def seam(self, facts: dict[str, Any]) -> list[str]:
         """What to say of a run that goes on here: when, after how many cells, and which machine facts changed."""

@@ -139,3 +139,11 @@ def test_markdown_is_text_and_points_at_the_cells(tmp_path: Path) -> None:
     assert document["outcome"] == "slower"
     assert {row["word"] for row in document["cells"]} == {"slower", "same"}
     assert (tmp_path / "comparison.md").read_text() == text
+
+
+def test_a_run_is_no_comparison_and_told_so(tmp_path: Path) -> None:
+    """A fleet's as any other."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "numpy-pass1.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is a run, no comparison .* 'report A B --compare'"):
+        comparison.compare(tmp_path, 0.05)

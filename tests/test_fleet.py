@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -19,12 +20,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import backprop_bench
 from analysis import load
 from backprop_files import UserError
 from bench import plan
 from bench import run as plain
 from bench.fleet import certificates, guard, loopback, remote, scratch
 from bench.fleet import run as fleet_run
+from bench.fleet.agent import part
 from bench.fleet.connection import Connection, Lost, Where
 from bench.fleet.messages import Requests
 from bench.plan import Settings
@@ -32,8 +35,8 @@ from bench.plan import Settings
 pytest.importorskip("distributed")
 ROOT = Path(__file__).parents[1]
 OWN = Path(__file__).parent / "own_implementations"
-#: A few steps of two implementations, each timed for an instant.
-TINY = Settings(profile="smoke", impls=("numpy", "python"), phases=("step",), passes=2, cell_s=0.01, budget_s=200.0)
+#: A few steps, each timed for an instant.
+TINY = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.01, budget_s=200.0)
 QUIET = Console(quiet=True)
 RUN = "ab" * 8
 
@@ -70,47 +73,33 @@ def gone(pids: list[int], seconds: float = 10.0) -> bool:
     return not any(loopback.command_line(pid) for pid in pids)
 
 
-def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-
-
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    (line,) = done.stderr.strip().splitlines()
-    assert all(word in line for word in words), line
+def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """In this process, which has imported all; returns the exit code."""
+    monkeypatch.setattr(sys, "argv", ["backprop-bench", "run", "--profile", "smoke", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *handler: None)
+    with pytest.raises(SystemExit) as end:
+        backprop_bench.main()
+    return int(end.value.code or 0)
 
 
 # --- a whole run ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_by_the_command_line_is_as_a_plain_one(fleet: loopback.Fleet, tmp_path: Path) -> None:
+def test_a_run_by_the_command_line_is_as_a_plain_one(
+    fleet: loopback.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("analysis.report.write_report", lambda runs, out, laws: out / "report.html")
     out = tmp_path / "run"
-    asked = (
-        "--impls",
-        "numpy,python",
-        "--phases",
-        "step",
-        "--passes",
-        "2",
-        "--cell-seconds",
-        "0.01",
-        "--budget",
-        "200",
-    )
-    done = call(*asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    asked = ["--impls", "numpy", "--phases", "step", "--passes", "2", "--cell-seconds", "0.01", "--budget", "200"]
+    assert command_line(monkeypatch, *asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file)) == 0
+    told = capfd.readouterr()
+    assert told.err == "" and f"report: {out / 'report.html'}" in told.out.replace("\n", "")
     assert cells(out) == Counter(dict.fromkeys(planned(TINY), 1))
-    assert (out / "report.html").is_file()
-    assert sorted(path.name for path in out.glob("data/*.json")) == [
-        f"{impl}-pass{number}.json" for impl in ("numpy", "python") for number in (1, 2)
-    ]
+    assert sorted(path.name for path in out.glob("data/*.json")) == ["numpy-pass1.json", "numpy-pass2.json"]
     document = json.loads((out / "data" / "numpy-pass1.json").read_text())
     assert document["machine_info"]["node"] == os.uname().nodename
     assert document["machine_info"]["libraries"]["numpy"]
-    assert document["backprop_bench"]["run"]["impls"] == ["numpy", "python"]
+    assert document["backprop_bench"]["run"]["impls"] == ["numpy"]
     assert document["benchmarks"][0]["extra_info"]["threads_seen"]["affinity"], "pinned as ever"
     assert "scheduler" not in (out / "run.json").read_text()
     assert len(load.load([out]).entries) == len(planned(TINY))
@@ -143,19 +132,17 @@ def test_files_of_the_users_own_travel_and_nothing_stays_behind(fleet: loopback.
         fleet_run.sweep(wrong, tmp_path / "wrong", False, QUIET, where(fleet))
 
 
-def test_precision_sends_further_passes_to_the_cells_that_need_them(fleet: loopback.Fleet, tmp_path: Path) -> None:
-    settings = Settings(
-        profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.01, budget_s=6.0, precision=1e-6
-    )
-    assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet)) == 0
-    found = load.load([tmp_path / "run"]).entries
-    assert found["pass"].max() > 2
-    assert max(cells(tmp_path / "run").values()) == 1
+def test_an_agent_knows_what_a_further_pass_is() -> None:
+    names = sorted({name.rpartition(" pass=")[0] for name in planned(TINY)})
+    asked = {"impl": "numpy", "pass": 7, "cells": names[:2], "share_s": 3.0}
+    found = part(TINY, asked)
+    assert {job.pass_number for job in found.jobs} == {7} and found.budget_s == 3.0
+    assert {cell.label for job in found.jobs for cell in job.cells} >= set(names[:2])
 
 
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
-SLOWER = Settings(profile="smoke", impls=("numpy", "torch"), phases=("step",), passes=1, cell_s=0.1, budget_s=200.0)
+SLOWER = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=2, cell_s=0.05, budget_s=200.0)
 
 
 def when(true: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -202,28 +189,27 @@ def test_a_worker_that_is_killed_loses_nothing_and_leaves_nobody(tmp_path: Path)
     assert any("died or left" in note for note in ours(out, "notes"))
 
 
-def test_a_scheduler_that_is_killed_leaves_finished_cells_and_the_run_goes_on_without(tmp_path: Path) -> None:
+def test_a_scheduler_that_is_killed_leaves_finished_cells_and_the_run_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
+    asked = ["--impls", "numpy", "--phases", "step", "--passes", "2", "--cell-seconds", "0.05", "--budget", "200"]
     with loopback.Fleet(workers=1, nanny=False) as fleet:
-        arguments = [sys.executable, "-m", "backprop_bench", "run", "--profile", "smoke", "--impls", "numpy,torch"]
-        arguments += ["--phases", "step", "--passes", "1", "--cell-seconds", "0.1", "--budget", "200"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        client = subprocess.Popen(
-            [*arguments, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        when(lambda: cells(out) and fleet.measuring() is not None)
         assert fleet.scheduler
-        loopback.kill(fleet.scheduler)
-        _, told = client.communicate(timeout=60)
-        assert client.returncode == plain.INTERRUPTED
-        (line,) = told.strip().splitlines()
+        scheduler = fleet.scheduler
+        at_work: list[int] = []
+
+        def kill() -> None:
+            when(lambda: cells(out) and fleet.measuring() is not None)
+            at_work.extend(pid for pid, line in fleet.processes().items() if " -m bench." in line)
+            loopback.kill(scheduler)
+
+        with meanwhile(kill):
+            code = command_line(monkeypatch, *asked, "--out", str(out), "--scheduler-file", str(fleet.scheduler_file))
+        assert code == plain.INTERRUPTED
+        (line,) = capfd.readouterr().err.strip().splitlines()
         assert "scheduler" in line and "is gone" in line and "--resume goes on" in line
-        left = [pid for pid, line in fleet.processes().items() if " -m bench." in line]
-        assert gone(left, 30.0), "without a scheduler the worker ends, and its agent with it"
+        assert at_work and gone(at_work, 30.0), "without a scheduler the worker ends, and its agent with it"
     before = cells(out)
     assert 0 < len(before) < len(planned(SLOWER))
     assert plain.sweep(SLOWER, out, True, QUIET) == 0
@@ -289,7 +275,7 @@ def _measures(parent: int) -> bool:
 
 
 def test_two_agents_on_one_machine_do_not_measure_at_once() -> None:
-    request = Requests.of(TINY, RUN).survey()
+    request = Requests.of(TINY, RUN).survey
     first = agent(long_job())
     when(lambda: _measures(first.pid))
     second = agent(request)
@@ -322,11 +308,11 @@ OTHER_SCHEMA = "import backprop_files\nbackprop_files.SCHEMA_VERSION = 7\n"
 
 
 def test_jobs_go_to_workers_that_have_the_library_and_what_none_has_is_told(tmp_path: Path) -> None:
-    settings = replace(TINY, impls=("python", "autograd"), passes=1)
+    settings = replace(TINY, impls=("numpy", "autograd"), passes=1)
     with loopback.Fleet(workers=0, nanny=False) as fleet:
         fleet.start_worker(variables=disguised(tmp_path / "less", WITHOUT_AUTOGRAD))
         assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet)) == 0
-        assert {name.split()[0] for name in cells(tmp_path / "run")} == {"python"}
+        assert {name.split()[0] for name in cells(tmp_path / "run")} == {"numpy"}
         (row,) = ours(tmp_path / "run", "left_out")
         assert (row["impl"], row["cell"]) == ("autograd", "all") and "autograd not installed" in row["reason"]
         fleet.start_worker()
@@ -360,14 +346,47 @@ def test_workers_that_cannot_be_used_are_named_with_the_reason(tmp_path: Path, m
     assert not (tmp_path / "no").exists(), "a refused run leaves nothing"
 
 
-def test_bad_input_is_one_line(tmp_path: Path) -> None:
-    out = ("--out", str(tmp_path / "no"))
-    refused(call("--scheduler", "tcp://127.0.0.1:9", *out), "tcp://127.0.0.1:9", "not reachable", "is it running")
-    refused(call("--scheduler", "tcp://h:1", "--impls", "numpi", *out), "did you mean 'numpy'")
-    refused(call("--scheduler", "tcp://h:1", "--experiments", "all", *out), "--experiments", "leave out --scheduler")
-    refused(call("--tls-ca", "x.pem", *out), "belong to --scheduler")
-    hidden = disguised(tmp_path / "none", "import sys\nsys.modules['distributed'] = None\n")
-    refused(call("--scheduler", "tcp://127.0.0.1:9", *out, **hidden), "needs Dask", "pip install", ".[fleet]")
+BAD = {
+    "nobody there": (("--scheduler", "tcp://127.0.0.1:9"), ("tcp://127.0.0.1:9", "not reachable", "is it running")),
+    "an unknown implementation": (("--scheduler", "tcp://h:1", "--impls", "numpi"), ("did you mean 'numpy'",)),
+    "experiments": (("--scheduler", "tcp://h:1", "--experiments", "all"), ("--experiments", "leave out --scheduler")),
+    "certificates for nobody": (("--tls-ca", "x.pem"), ("belong to --scheduler",)),
+    "no port": (("--scheduler", "tcp://h:port"), ("give tcp://HOST:PORT",)),
+    "a wait that is none": (("--scheduler", "tcp://h:1", "--wait", "nan"), ("--wait nan", "give seconds")),
+    "nothing to resume": (("--scheduler", "tcp://h:1", "--resume"), ("--resume needs --out",)),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = BAD[what]
+    out = () if what == "nothing to resume" else ("--out", str(tmp_path / "no"))
+    assert command_line(monkeypatch, *arguments, *out) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "no").exists()
+
+
+def test_without_dask_it_is_told_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert command_line(monkeypatch, "--scheduler", "tcp://127.0.0.1:9") == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "needs Dask" in line and "pip install" in line and ".[fleet]" in line
+
+
+def test_whoever_takes_the_connection_and_says_nothing_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scheduler does that is stopped, or a server of another kind."""
+    monkeypatch.setattr("bench.fleet.connection.CONNECT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = Where(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"not reachable within 0\.3 s"):
+            fleet_run.sweep(TINY, tmp_path / "no", False, QUIET, there)
     assert not (tmp_path / "no").exists()
 
 
@@ -434,17 +453,9 @@ def test_a_connection_that_broke_is_told_and_not_waited_for(status: str, deaf: b
         connection.check()
 
 
-def test_answers_that_are_none_of_ours_are_measured_anew_elsewhere_or_given_up(
-    fleet: loopback.Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_over_tls_with_certificates_and_not_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A worker that tells of foreign cells, over and over: nothing of it is kept, and the run says so."""
-    monkeypatch.setattr("bench.fleet.messages.name_of", lambda info: "another cell")
-    settings = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=1, cell_s=0.01, budget_s=30.0)
-    assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, where(fleet, wait_s=6.0)) == plain.SOME_FAILED
-    assert not cells(tmp_path / "run")
-
-
-def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:
     found = certificates.make(tmp_path / "certificates")
     settings = Settings(profile="smoke", impls=("numpy",), phases=("step",), passes=1, cell_s=0.01, budget_s=60.0)
     with loopback.Fleet(workers=1, nanny=False, tls=["--protocol", "tls", *found.dask_options()]) as fleet:
@@ -452,10 +463,9 @@ def test_over_tls_with_certificates_and_not_without(tmp_path: Path) -> None:
         secure = Where(fleet.address, None, found.ca, found.cert, found.key, 30.0)
         assert fleet_run.sweep(settings, tmp_path / "run", False, QUIET, secure) == 0
         assert cells(tmp_path / "run") == Counter(dict.fromkeys(planned(settings), 1))
-        refused(
-            call("--out", str(tmp_path / "no"), "--scheduler", fleet.address),
-            "needs --tls-ca, --tls-cert and --tls-key",
-        )
+        assert command_line(monkeypatch, "--out", str(tmp_path / "no"), "--scheduler", fleet.address) == 2
+        assert "needs --tls-ca, --tls-cert and --tls-key" in capfd.readouterr().err
+        monkeypatch.setattr("bench.fleet.connection.CONNECT_S", 2.0)
         with pytest.raises(UserError, match=r"not reachable within .* wants TLS"):
             fleet_run.sweep(settings, tmp_path / "no", False, QUIET, Where(fleet.address.replace("tls", "tcp")))
         other = certificates.make(tmp_path / "stranger")

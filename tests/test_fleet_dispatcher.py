@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
@@ -133,6 +133,50 @@ def test_a_worker_that_fails_job_after_job_gets_no_more_and_others_do_its_work()
     assert fleet.delivered == 2 * sum(map(len, CELLS.values()))
 
 
+def test_only_failures_in_a_row_count_and_cells_that_never_come_are_one() -> None:
+    fleet = filled(worker(), passes=3)
+    for failure in ("it crashed", "it crashed", None, "it crashed", "it crashed"):
+        (flight,) = fleet.assign()
+        if failure is None:
+            do_all(fleet, flight)
+        else:
+            fleet.end(flight.token, failure)
+    assert not fleet.barred
+    (flight,) = fleet.assign()
+    fleet.end(flight.token)
+    assert fleet.barred == {"w": "some of its cells never came"}
+
+
+def test_an_earlier_pass_goes_before_what_the_machine_did_less_often() -> None:
+    fleet = filled(worker(able={"numpy": CELLS["numpy"]}))
+    while flights := list(fleet.assign()):
+        do_all(fleet, flights[0])
+    fleet.join(worker("w2"))
+    fleet.add([Job("numpy", 1, CELLS["numpy"])])
+    fleet.abandon([job for job in fleet.waiting() if job.impl != "numpy" and job.number == 1], "not now")
+    (flight,) = fleet.assign()
+    assert (flight.job.impl, flight.job.number) == ("numpy", 1), "although it did numpy twice, and the others never"
+
+
+def test_within_a_pass_the_shuffled_order_holds() -> None:
+    fleet = Dispatcher()
+    fleet.add([Job(impl, 1, found, -order) for order, (impl, found) in enumerate(CELLS.items())])
+    fleet.join(worker())
+    done = []
+    while flights := list(fleet.assign()):
+        done.append(flights[0].job.impl)
+        do_all(fleet, flights[0])
+    assert done == [*reversed(CELLS)]
+
+
+def test_what_failed_is_tried_again_before_later_passes() -> None:
+    fleet = filled(worker(able={"numpy": CELLS["numpy"]}), passes=3)
+    (flight,) = fleet.assign()
+    fleet.end(flight.token, "it crashed")
+    (again,) = fleet.assign()
+    assert again.job.number == 1 and again.job.attempts == ("it crashed",)
+
+
 def test_jobs_go_where_the_library_is_and_are_stranded_where_it_is_nowhere() -> None:
     fleet = filled(worker("w1", "a", {"numpy": CELLS["numpy"]}), worker("w2", "b", {"torch": CELLS["torch"]}))
     while flights := list(fleet.assign()):
@@ -158,6 +202,21 @@ def test_who_can_do_all_of_a_job_gets_it_and_who_cannot_waits() -> None:
     (flight,) = fleet.assign()
     assert flight.job.cells == small, "where the ablest is gone, the others do what they can"
     assert [job.cells for job in fleet.waiting()] == [CELLS["torch"] - small]
+
+
+def test_a_job_for_one_class_of_machines_goes_to_no_other() -> None:
+    fleet = Dispatcher()
+    fleet.add([replace(job, kind="new") for job in jobs(passes=1)])
+    fleet.join(replace(worker("w1", "a"), kind="old"))
+    assert not list(fleet.assign())
+    assert len(fleet.stranded()) == len(CELLS), "nobody here can do them"
+    fleet.join(replace(worker("w2", "b"), kind="new"))
+    assert fleet.kinds() == Counter(old=1, new=1)
+    (flight,) = fleet.assign()
+    assert flight.worker.name == "w2" and not fleet.stranded()
+    fleet.leave("w2", "it died")
+    assert next(job for job in fleet.waiting() if job.attempts).kind == "new", "nor does what it left behind"
+    assert not list(fleet.assign())
 
 
 @dataclass

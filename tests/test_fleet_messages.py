@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+import analysis.load
 from backprop_files import SCHEMA_VERSION, UserError
+from bench import documents
 from bench.fleet import guard, load, messages, scratch
 from bench.fleet.connection import Where
 from bench.fleet.dispatcher import Flight, Job, Worker
@@ -59,7 +61,7 @@ def test_a_valid_cell_is_taken_as_it_is() -> None:
         (line(seconds=[float("inf")]), "Infinity is not allowed"),
         (line().replace("0.001,", "1e999,", 1), "not finite"),
         (line().replace("0.001,", f"1{'0' * 400},", 1), "more than 20 digits"),
-        (line(seconds=[]), "no rounds"),
+        (line(seconds=[]), "has no times"),
         (line(seconds=[-1.0] * 8), "not positive"),
         (line(seconds=[0]), "not positive"),
         (line(seconds=["1"]), "not positive"),
@@ -67,10 +69,10 @@ def test_a_valid_cell_is_taken_as_it_is() -> None:
         (line(seconds=None), "not positive"),
         (line(info_reference_s={"product": [1e-4]}), "one time a round"),
         (line(info_reference_s=[]), "no object"),
-        (line(info_n=0), "negative, or 0"),
-        (line(info_n="64"), "wrong type"),
-        (line(info_n=True), "wrong type"),
-        (line(info_layers="64"), "wrong type"),
+        (line(info_n=0), "must be positive"),
+        (line(info_n="64"), "no int"),
+        (line(info_n=True), "no int"),
+        (line(info_layers="64"), "no list"),
         (line(info_n=65), "of another cell"),
         (line(info_impl="torch"), "of another cell"),
         (line(info_threads=2), "of another cell"),
@@ -80,7 +82,18 @@ def test_a_valid_cell_is_taken_as_it_is() -> None:
         (line(cell=3), "without a name"),
         (line(info_schema_version=99), "schema 99"),
         (line(extra_info={}), "misses schema_version"),
-        (line(extra_info=None), "no extra_info"),
+        (line(extra_info=None), "no 'extra_info'"),
+        (line(seconds=[1e308] * 8), "beyond any clock"),
+        (line(seconds=[1e-320] * 8), "beyond any clock"),
+        (line(info_layers=[64]), "two or more positive sizes"),
+        (line(info_layers=[64, "10"]), "two or more positive sizes"),
+        (line(info_operations={"forward": {"product": "many"}}), "no counts"),
+        (line(info_operations={"forward": 3}), "no counts"),
+        (line(info_device_s=["1"]), "device_s has times"),
+        (line(info_clock_hz=[-1.0]), "clock_hz has times"),
+        (line(info_throttled_rounds=-1), "no count"),
+        (line(cell="\x1b]0;title\x07"), r"^cell '\]0;title' was not asked for"),
+        (line(info_impl="\x1b[2J" + "x" * 9999), "of another cell"),
         (line().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 7', 1), "schema 7, this version"),
         (line().replace('"cells": [', '"cells": [null, '), "without a name"),
     ],
@@ -110,6 +123,12 @@ def test_a_survey_tells_what_can_be_measured_there() -> None:
         (lambda told: told["impls"]["numpy"].update(cells=[]), "no usable cells"),
         (lambda told: told["impls"]["numpy"].update(label="torch cpu float32"), "no usable cells"),
         (lambda told: told["impls"]["numpy"].update(cold=[-1, 3]), "below 0"),
+        (lambda told: told["impls"]["numpy"].update(cold=["nan", 3]), "below 0, or beyond"),
+        (lambda told: told["impls"]["numpy"].update(cell_s="inf"), "below 0, or beyond"),
+        (lambda told: told["impls"]["numpy"].update(warm=[1.0, "9" * 5000]), "cannot be read"),
+        (lambda told: told["impls"]["numpy"].update(cells=[["x\x1b[2J", ["step"]]]), "no usable cells"),
+        (lambda told: told["machine"].update(node="a\nb"), "does not name its machine"),
+        (lambda told: told["machine"].update(libraries=["numpy"]), "'libraries' is no object"),
         (lambda told: told.update(left_out="much"), "no list"),
     ],
 )
@@ -118,6 +137,29 @@ def test_a_survey_that_is_none_is_refused(change: Callable[[dict[str, Any]], Any
     change(told)
     with pytest.raises(BadAnswer, match=words):
         messages.survey(told)
+
+
+def test_a_survey_of_more_cells_than_there_can_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MOST_CELLS", 0)
+    with pytest.raises(BadAnswer, match="no usable cells"):
+        messages.survey(SURVEY)
+
+
+def test_what_a_terminal_would_obey_becomes_a_blank() -> None:
+    hostile = "a\x1b[2Jb\r\nc\x9b0md\u202ee"
+    assert messages.text(hostile) == "a [2Jb c 0md e"
+    assert messages.texts([hostile, 3]) == ["a [2Jb c 0md e", "3"]
+    (row,) = messages.rows([{"impl": hostile, "cell": hostile, "reason": hostile, "pass": True}])
+    assert set(row.values()) == {"a [2Jb c 0md e"}
+
+
+def test_what_is_taken_from_a_worker_a_report_can_be_made_of(tmp_path: Path) -> None:
+    """Whatever passes here is read there: one check for both."""
+    (cell,) = read(line())
+    entry = documents.entry(f"{cell.name} pass=2", cell.group, cell.seconds, cell.extra_info)
+    extra = {"schema_version": SCHEMA_VERSION, "run": {}, "left_out": [], "failed": [], "notes": []}
+    (tmp_path / "a.json").write_text(json.dumps(documents.document([entry], SURVEY["machine"], {}, extra)))
+    assert len(analysis.load.load([tmp_path / "a.json"]).entries) == 1
 
 
 def test_reasons_are_text_of_bounded_length() -> None:
@@ -163,6 +205,14 @@ def test_while_the_guard_stands_no_pickle_that_names_anything_is_loaded() -> Non
     assert LOADED == ["loaded"], "without the guard it does harm: the test would see it"
 
 
+def test_the_guard_stands_until_the_last_who_asked_for_it_is_gone() -> None:
+    with guard.nothing_unpickled():
+        with guard.nothing_unpickled():
+            pass
+        with pytest.raises(guard.Refused):
+            pickle.loads(pickle.dumps(Hostile()))
+
+
 # --- what travels ---------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +238,11 @@ def test_files_travel_with_their_digest_and_lie_where_settings_say(home: Path) -
     folder.remove()
     with pytest.raises(UserError, match="not on this machine any more"):
         folder.located(data)
+
+
+def test_a_precision_is_the_clients_affair() -> None:
+    """Further passes are jobs like others: a worker that planned some of its own would measure them twice."""
+    assert Requests.of(Settings(precision=0.1), "ab" * 8).settings["precision"] is None
 
 
 def test_a_file_that_is_too_large_or_absent_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,25 @@ def test_the_job_script_has_what_a_worker_needs(
         assert part in worker
 
 
+def test_ctrl_c_leaves_the_sweep_the_time_to_end_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for, where ``subprocess.run`` would kill it after a quarter of a second."""
+    calls: list[str] = []
+
+    class Sweep:
+        def __init__(self, command: list[str]) -> None:
+            calls.extend(command)
+
+        def wait(self) -> int:
+            calls.append("wait")
+            if calls.count("wait") == 1:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr("subprocess.Popen", Sweep)
+    assert batch.measured(["run"]) == 130
+    assert calls == ["run", "wait", "wait"]
+
+
 def test_what_follows_goes_to_the_run(tmp_path: Path) -> None:
     """Options after ``--`` are the sweep's, even those that the recipe has too."""
     found = asked("slurm", tmp_path, "--", "--profile", "full", "--out", "somewhere")

@@ -14,6 +14,7 @@ import pytest
 
 from analysis import fleet, load
 from analysis.report import write_report
+from analysis.statistics import Interval
 from tests import planted
 from tests.planted import Host
 from tests.test_machines import EPYC, EVIL, SMALL, XEON
@@ -270,3 +271,13 @@ def test_without_reference_kernels_machines_are_compared_in_seconds(tmp_path: Pa
     assert {row.normalised.word for row in found} == {"cannot tell"}
     assert all("no reference kernel" in row.normalised.why for row in found)
     write_report([tmp_path], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("machines", "looks"), [(1, 0), (2, 2), (3, 6), (8, 16)])
+def test_every_machine_is_looked_at_twice_but_two_are_one_ratio(machines: int, looks: int) -> None:
+    assert fleet._looks(machines) == looks
+
+
+def test_what_is_faster_is_told_by_the_inverse_ends_in_order() -> None:
+    assert fleet._factor(Interval(0.8, 0.75, 0.85)) == "1.25 [1.18, 1.33] times faster"
+    assert fleet._factor(Interval(1.25, 1.2, 1.3)) == "1.25 [1.20, 1.30] times slower"

@@ -105,6 +105,61 @@ def test_a_class_that_follows_another_law_is_not_predicted(base: pd.DataFrame) -
     assert odd.slower > 1.3
 
 
+def test_a_class_is_asked_of_a_law_that_has_not_seen_it(base: pd.DataFrame) -> None:
+    """Whatever its own times are, they change nothing of what the others say."""
+    entries = measured(base, np.random.default_rng(5), differ=0.02)
+    own = entries["machine"] == "c1"
+    tripled = entries.assign(time_s=np.where(own, 3 * entries["time_s"], entries["time_s"]))
+    group = str(entries.loc[own, "machine_class"].iloc[0])
+    before, after = (
+        next(error for error in joint.joint(found)[0].errors if error.group == group) for found in (entries, tripled)
+    )
+    assert after.left_out_law == before.left_out_law
+    assert after.slower == pytest.approx(3 * before.slower)
+
+
+@pytest.mark.parametrize(
+    ("median", "p90", "word"), [(0.05, 0.2, "supported"), (0.05, 0.5, "inconclusive"), (0.3, 0.6, "refuted")]
+)
+def test_nine_cells_in_ten_support_and_half_of_them_refute(median: float, p90: float, word: str) -> None:
+    assert joint._word(median, p90) == word
+
+
+def test_three_machines_are_enough_for_intervals(base: pd.DataFrame) -> None:
+    three = base[base["machine"].isin(["a1", "b1", "c1"])]
+    (found,) = joint.joint(measured(three, np.random.default_rng(3)))
+    assert found.enough and found.machines == joint.ENOUGH
+    assert all(np.isfinite(cost.seconds.low) for cost in found.costs)
+
+
+def test_ceilings_are_told_in_the_same_unit_as_times(base: pd.DataFrame) -> None:
+    """Operations that a ceiling would do in the time of a cell are as many before as after, and bytes."""
+    ceilings = {"ceiling_flops": 3e10, "bandwidth_bytes_per_s": 2e10}
+    entries = scaled_references(base, "c1", 2.0).assign(**ceilings)
+    frame = joint.dimensionless(entries)
+    both = frame.merge(entries, on=["machine", "layers", "activation", "n"], suffixes=("", "_s"))
+    assert len(both) == len(frame) and frame["ceiling_flops"].nunique() > 1
+    for ceiling, value in ceilings.items():
+        assert (both["time_s"] * both[ceiling]).to_numpy() == pytest.approx((both["time_s_s"] * value).to_numpy())
+
+
+def test_the_mean_machine_counts_every_machine_once(base: pd.DataFrame) -> None:
+    entries = scaled_references(base, "c1", 2.0)
+    more = entries[entries["machine"] == "c1"].assign(**{"pass": 99})
+    once, often = (joint.dimensionless(found) for found in (entries, pd.concat([entries, more], ignore_index=True)))
+    assert often["time_s"].to_numpy() == pytest.approx(once["time_s"].to_numpy())
+
+
+def scaled_references(entries: pd.DataFrame, machine: str, factor: float) -> pd.DataFrame:
+    """A machine whose reference kernels take so much longer."""
+    own = entries["machine"] == machine
+    longer = [
+        {name: times * (factor if o else 1.0) for name, times in found.items()}
+        for o, found in zip(own, entries["references"], strict=True)
+    ]
+    return entries.assign(references=pd.Series(longer, entries.index))
+
+
 def test_too_few_machines_have_no_intervals(base: pd.DataFrame) -> None:
     two = base[base["machine"].isin(["a1", "b1"])]
     (found,) = joint.joint(measured(two, np.random.default_rng(3)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from analysis import odd_machines
 from analysis.odd_machines import THRESHOLD, compare, process_effects
@@ -68,7 +69,15 @@ def test_a_machine_at_the_threshold_is_seldom_named() -> None:
     assert sum("m0" in disagreeing(found, 3) for found in rows) <= 0.05 * FLEETS
 
 
-def test_without_widening_for_the_looks_false_names_would_be_more() -> None:
+def test_intervals_widen_with_every_look_at_them() -> None:
+    """Bonferroni: twenty intervals that hold together at 95 % hold at 99.75 % each."""
+    rows = processes(np.random.default_rng(1), names(3))
+    degrees = 15 - (3 + 3 - 1)  # processes, less machines and series, which share their level
+    half = [np.log(ratio.high / ratio.value) for ratio in (compare(rows, looks)[0].factor for looks in (1, 20))]
+    assert half[1] / half[0] == pytest.approx(t.ppf(1 - 0.05 / 40, degrees) / t.ppf(0.975, degrees))
+
+
+def test_judged_by_narrow_intervals_false_names_would_be_more() -> None:
     """The check can fail: judged at 50 % intervals a machine at the threshold is named far too often."""
     rng = np.random.default_rng(7)
     rows = (processes(rng, names(3), odd={"m0": 1 + THRESHOLD}) for _ in range(FLEETS))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from backprop_files import UserError, write_json, write_whole
+from bench.plan import Settings
+from bench.run import claimed
 from bench.store import Store
 
 
@@ -93,3 +95,20 @@ def test_each_machine_keeps_its_own_facts(tmp_path: Path) -> None:
     store.merge({"schema_version": 1}, loose[:1])
     assert store.finished() == set("abcdef")
     assert [path for path in store.paths() if path.parent == store.cells] == loose[1:]
+
+
+def test_a_second_run_leaves_the_settings_of_the_first_as_they_are(tmp_path: Path) -> None:
+    """While one is at work, and before it has finished a cell."""
+    first, second = Settings(seed=1), Settings(seed=2)
+    refused = pytest.raises(UserError, match="another run is writing there")
+    with claimed(first, tmp_path, False), refused, claimed(second, tmp_path, False):
+        pass
+    assert json.loads((tmp_path / "run.json").read_text())["seed"] == 1
+    with claimed(first, tmp_path, True):
+        pass
+
+
+def test_a_resume_of_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to resume there"), claimed(Settings(), tmp_path / "no", True):
+        pass
+    assert not (tmp_path / "no").exists()

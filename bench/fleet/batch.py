@@ -87,7 +87,16 @@ def run(asked: argparse.Namespace) -> int:
         started.scale(jobs=asked.workers)
         scheduler = ["--scheduler", started.scheduler_address, *certificates.options]
         command = [sys.executable, "-m", "backprop_bench", "run", *scheduler, *asked.run]
-        return subprocess.run(command).returncode
+        return measured(command)
+
+
+def measured(command: Sequence[str]) -> int:
+    """The sweep's exit code.  Ctrl-C reaches the sweep as well, which is left the time to end in order."""
+    sweep = subprocess.Popen(command)
+    try:
+        return sweep.wait()
+    except KeyboardInterrupt:
+        return sweep.wait()
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:

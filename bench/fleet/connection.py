@@ -6,6 +6,7 @@ Everything that comes arrives in one queue, whatever thread of Dask's brings it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -53,7 +54,7 @@ class Where:
             raise UserError("--scheduler and --scheduler-file: give one of them")
         address = self.scheduler or self._told_by_file()
         protocol, separator, rest = address.partition("://")
-        if not separator or protocol not in ("tcp", "tls") or ":" not in rest:
+        if not separator or protocol not in ("tcp", "tls") or not re.fullmatch(r".+:\d{1,5}", rest):
             raise UserError(f"--scheduler {address}: give tcp://HOST:PORT, or tls://HOST:PORT with --tls-ca/-cert/-key")
         if protocol == "tls" and not self._tls:
             raise UserError(f"{address}: needs --tls-ca, --tls-cert and --tls-key")
@@ -135,8 +136,14 @@ class Connection:
         self._stack.close()
 
     def _connected(self, client: Any, security: Any) -> Any:
+        class Impatient(client):  # type: ignore[misc]
+            """Dask's client would wait for ever for the first word of whoever takes the connection and says nothing."""
+
+            async def _ensure_connected(self, timeout: Any = None) -> None:
+                await asyncio.wait_for(super()._ensure_connected(timeout), CONNECT_S)
+
         try:
-            return client(
+            return Impatient(
                 self.address,
                 timeout=CONNECT_S,
                 security=security,
@@ -162,9 +169,8 @@ class Connection:
     def _unreachable(self) -> str:
         if self.address.startswith("tls"):
             return f"not reachable within {CONNECT_S:g} s: are these certificates of its authority?"
-        return (
-            f"not reachable within {CONNECT_S:g} s: no scheduler, or one that wants TLS, at tls://HOST:PORT (--tls-ca)"
-        )
+        why = "no scheduler, a stuck one, or one that wants TLS, at tls://HOST:PORT (--tls-ca)"
+        return f"not reachable within {CONNECT_S:g} s: {why}"
 
     # --- who is there -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 #: A job that as many workers died of, or could not do, is given up.
 MOST_ATTEMPTS = 3
@@ -27,6 +27,7 @@ class Job:
     number: int  # of the pass
     cells: Cells
     order: int = 0  # among those of a pass
+    kind: str = ""  # of the machines that it is for; empty: any
     attempts: tuple[str, ...] = ()  # why each earlier one came to nothing
 
 
@@ -37,6 +38,7 @@ class Worker:
     name: str
     machine: str
     able: Mapping[str, Cells]  # by implementation
+    kind: str = ""  # the class of its machine
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Dispatcher:
         self._on_machine: dict[str, dict[str, Worker]] = {}
         self._done: Counter[tuple[str, str]] = Counter()  # jobs by machine and implementation
         self._strikes: Counter[str] = Counter()
-        self._most: dict[tuple[str, Cells], int] = {}  # of these cells, how many the ablest worker can measure
+        self._most: dict[tuple[str, Cells, str], int] = {}  # of these cells, how many the ablest worker can measure
         self._serial = 0
 
     # --- jobs and workers come and go ---------------------------------------------------------------------------
@@ -141,11 +143,13 @@ class Dispatcher:
         return can > 0 and can == self._most_of(job)
 
     def _count(self, job: Job, worker: Worker) -> int:
+        if job.kind not in ("", worker.kind):
+            return 0
         able = worker.able.get(job.impl, frozenset())
         return len(job.cells) if job.cells is able else len(job.cells & able)
 
     def _most_of(self, job: Job) -> int:
-        key = job.impl, job.cells
+        key = job.impl, job.cells, job.kind
         if key not in self._most:
             self._most[key] = max((self._count(job, worker) for worker in self.workers.values()), default=0)
         return self._most[key]
@@ -156,8 +160,8 @@ class Dispatcher:
         able = worker.able[job.impl]
         rest = job.cells - able
         if rest:
-            waiting.appendleft(Job(job.impl, job.number, rest, job.order, job.attempts))
-        part = Job(job.impl, job.number, job.cells & able if rest else job.cells, job.order, job.attempts)
+            waiting.appendleft(replace(job, cells=rest))
+        part = replace(job, cells=job.cells & able) if rest else job
         self._count_waiting(part, -len(part.cells))
         self._serial += 1
         flight = Flight(f"{job.impl}-pass{job.number}-{self._serial}", part, worker, set(part.cells))
@@ -211,7 +215,7 @@ class Dispatcher:
         if not flight.missing:
             return
         attempts = (*job.attempts, failure)
-        again = Job(job.impl, job.number, frozenset(flight.missing), job.order, attempts)
+        again = replace(job, cells=frozenset(flight.missing), attempts=attempts)
         if len(attempts) >= MOST_ATTEMPTS:
             self._give_up(again, f"given up after {len(attempts)} attempts: {'; '.join(dict.fromkeys(attempts))}")
             return
@@ -260,6 +264,10 @@ class Dispatcher:
     def machines(self) -> int:
         """Machines that measure."""
         return len(self._on_machine)
+
+    def kinds(self) -> Counter[str]:
+        """How many machines of each class there are."""
+        return Counter(next(iter(workers.values())).kind for workers in self._on_machine.values())
 
     def _count_waiting(self, job: Job, count: int) -> None:
         self.waiting_cells[job.impl, job.number == 1] += count

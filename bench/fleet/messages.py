@@ -6,6 +6,7 @@ Requests and answers are JSON text.  An answer that is not as it should be raise
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import math
@@ -15,14 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from backprop_files import CELL_KEYS, CELL_POSITIVE, CELL_TYPES, SCHEMA_VERSION, USUAL_OPTIMIZER, UserError
+from backprop_files import SCHEMA_VERSION, USUAL_OPTIMIZER, UserError, check_cell
 from bench.fleet.dispatcher import Cells, Flight
 from bench.fleet.scratch import MARK, MOST_BYTES
 from bench.plan import Settings
 from impls import datasets
 
-#: Characters of a reason that are kept, and cells of an implementation that a worker may have.
-MOST_TEXT, MOST_CELLS = 500, 100_000
+#: Characters of a reason that are kept, cells of an implementation that a worker may have, and seconds it may want for them.
+MOST_TEXT, MOST_CELLS, MOST_S = 500, 100_000, 1e9
 
 
 class BadAnswer(ValueError):
@@ -81,6 +82,7 @@ class Requests:
         told = asdict(replace(settings, own=own, data=data, precision=None))
         return cls(run, told, tuple(files.values()))
 
+    @functools.cached_property
     def survey(self) -> str:
         """What can be measured there?  Brings the files."""
         return self._text("survey", files=self.files)
@@ -123,12 +125,12 @@ def _travelling(target: str, files: dict[str, dict[str, Any]]) -> str:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(line: str) -> dict[str, Any]:
     """A line as an object of strict JSON, without numbers that JSON does not have."""
     try:
-        found = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded)
+        found = json.loads(line, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded)
     except (ValueError, RecursionError) as error:
-        raise BadAnswer(f"no JSON: {' '.join(str(error).split())[:200]}") from error
+        raise BadAnswer(f"no JSON: {text(error)[:200]}") from error
     if not isinstance(found, dict):
         raise BadAnswer("no JSON object")
     return found
@@ -138,36 +140,37 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
 
 
-def _bounded(text: str) -> int:
-    if len(text) > 20:  # no count, and no time, that any machine reaches
+def _bounded(digits: str) -> int:
+    if len(digits) > 20:  # no count, and no time, that any machine reaches
         raise ValueError("a whole number of more than 20 digits")
-    return int(text)
+    return int(digits)
 
 
-def _finite(text: str) -> float:
-    number = float(text)
+def _finite(digits: str) -> float:
+    number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is not finite")
+        raise ValueError(f"{digits} is not finite")
     return number
 
 
 def check_schema(answer: Mapping[str, Any]) -> None:
     """Raises BadAnswer for another schema than ours."""
     if answer.get("schema_version") != SCHEMA_VERSION:
-        raise BadAnswer(f"schema {answer.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
+        raise BadAnswer(f"schema {text(repr(answer.get('schema_version')))}, this version reads {SCHEMA_VERSION}")
 
 
 def survey(answer: Mapping[str, Any]) -> Survey:
     """A worker's answer to the survey."""
     check_schema(answer)
     machine, versions, impls = (_dict(answer, key) for key in ("machine", "versions", "impls"))
+    _dict(machine, "libraries")
     node = machine.get("node")
-    if not isinstance(node, str) or not node:
+    if not isinstance(node, str) or not node or node != text(node):
         raise BadAnswer("the survey does not name its machine")
     return Survey(
         node=node,
         machine=machine,
-        versions={str(name): str(version) for name, version in versions.items()},
+        versions={text(name): text(version) for name, version in versions.items()},
         impls={str(name): _implementation(str(name), told) for name, told in impls.items()},
         left_out=rows(answer.get("left_out")),
     )
@@ -179,12 +182,14 @@ def _implementation(name: str, told: Any) -> Implementation:
         cells = frozenset(f"{label} {point} {phase}" for point, phases in told["cells"] for phase in phases)
         wishes = [(float(told[key][0]), int(told[key][1])) for key in ("cold", "warm")]
         cell_s = float(told["cell_s"])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise BadAnswer(f"the survey of '{name[:80]}' cannot be read ({type(error).__name__}: {error})") from error
-    if not cells or len(cells) > MOST_CELLS or label.split(" ")[0] != name:
-        raise BadAnswer(f"the survey of '{name[:80]}' has no usable cells")
-    if min(wishes[0] + wishes[1] + (cell_s,)) < 0:
-        raise BadAnswer(f"the survey of '{name[:80]}' has times below 0")
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        raise BadAnswer(
+            f"the survey of '{text(name)}' cannot be read ({type(error).__name__}: {text(error)})"
+        ) from error
+    if not cells or len(cells) > MOST_CELLS or label.split(" ")[0] != name or not all(map(str.isprintable, cells)):
+        raise BadAnswer(f"the survey of '{text(name)}' has no usable cells")
+    if not all(0 <= value < MOST_S for value in (*wishes[0], *wishes[1], cell_s)):  # NaN is neither
+        raise BadAnswer(f"the survey of '{text(name)}' has times below 0, or beyond all measure")
     return Implementation(label, cells, wishes[0], wishes[1], cell_s)
 
 
@@ -205,20 +210,26 @@ def settled(answer: Mapping[str, Any], flight: Flight) -> list[str]:
     return [name for name in found if name in flight.job.cells]
 
 
+def text(found: Any, most: int = MOST_TEXT) -> str:
+    """Whatever it is as text on one line, of bounded length, that a terminal shows and does not obey."""
+    plain = "".join(c if c.isprintable() else " " for c in str(found)[: 2 * most])
+    return " ".join(plain.split())[:most]
+
+
 def rows(found: Any) -> list[dict[str, Any]]:
     """What is left out or failed: where and why, as text."""
     if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
         raise BadAnswer("reasons are no list of objects")
     kept = []
     for row in found:
-        told: dict[str, Any] = {key: str(row.get(key, ""))[:MOST_TEXT] for key in ("impl", "cell", "reason")}
-        kept.append(told | ({"pass": row["pass"]} if isinstance(row.get("pass"), int) else {}))
+        told: dict[str, Any] = {key: text(row.get(key, "")) for key in ("impl", "cell", "reason")}
+        kept.append(told | ({"pass": row["pass"]} if type(row.get("pass")) is int else {}))
     return kept
 
 
 def texts(found: Any) -> list[str]:
     """Notes."""
-    return [str(text)[:MOST_TEXT] for text in found] if isinstance(found, list) else []
+    return list(map(text, found)) if isinstance(found, list) else []
 
 
 def _dict(answer: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -231,37 +242,20 @@ def _dict(answer: Mapping[str, Any], key: str) -> dict[str, Any]:
 def _cell(told: Any, flight: Flight, threads: int) -> Cell:
     if not isinstance(told, dict) or not isinstance(told.get("cell"), str):
         raise BadAnswer("a cell without a name")
-    name = told["cell"]
+    name, info, seconds = told["cell"], told.get("extra_info"), told.get("seconds")
     if name not in flight.job.cells:
-        raise BadAnswer(f"cell '{name[:MOST_TEXT]}' was not asked for")
-    info = told.get("extra_info")
-    if not isinstance(info, dict):
-        raise BadAnswer(f"{name}: has no extra_info")
-    _check_info(name, info, flight, threads)
-    seconds = _times(name, "seconds", told.get("seconds"))
-    if not seconds:
-        raise BadAnswer(f"{name}: has no rounds")
-    references = info["reference_s"]
-    if not isinstance(references, dict):
-        raise BadAnswer(f"{name}: reference_s is no object")
-    for kernel, times in references.items():
-        if len(_times(name, f"reference_s.{kernel}", times)) != len(seconds):
-            raise BadAnswer(f"{name}: reference_s.{kernel} has not one time a round")
-    return Cell(name, str(told.get("group", "")), seconds, info)
-
-
-def _check_info(name: str, info: Mapping[str, Any], flight: Flight, threads: int) -> None:
-    missing = [key for key in CELL_KEYS if key not in info]
-    if missing:
-        raise BadAnswer(f"{name}: misses {', '.join(missing)}")
-    check_schema(info)
-    for key, kind in CELL_TYPES.items():
-        if not isinstance(info[key], kind) or (isinstance(info[key], bool) and kind is not bool):
-            raise BadAnswer(f"{name}: {key} is of the wrong type")
-    if min(info[key] for key in CELL_POSITIVE) < 1 or min(info["p"], info["u"], info["width"]) < 0:
-        raise BadAnswer(f"{name}: a count is negative, or 0")
+        raise BadAnswer(f"cell '{text(name)}' was not asked for")
+    try:
+        check_cell(name, info, seconds)
+    except UserError as error:
+        raise BadAnswer(text(error)) from error
+    assert isinstance(info, dict) and isinstance(seconds, list)
     if info["pass"] != flight.job.number or info["threads"] != threads or name_of(info) != name:
         raise BadAnswer(f"{name}: its extra_info is of another cell")
+    for kernel, times in info["reference_s"].items():
+        if len(times) != len(seconds):
+            raise BadAnswer(f"{name}: reference_s.{text(kernel)} has not one time a round")
+    return Cell(name, str(told.get("group", "")), [float(value) for value in seconds], info)
 
 
 def name_of(info: Mapping[str, Any]) -> str:
@@ -270,13 +264,3 @@ def name_of(info: Mapping[str, Any]) -> str:
     optimizer = "" if info["optimizer"] == USUAL_OPTIMIZER else f"{info['optimizer']} "
     setting = f"{info['impl']} {info['device']} {info['dtype']}"
     return f"{setting} {layers} {info['activation']} {info['loss']} {optimizer}n={info['n']} {info['phase']}"
-
-
-def _times(name: str, what: str, values: Any) -> list[float]:
-    good = isinstance(values, list) and all(
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-        for value in values
-    )
-    if not good:
-        raise BadAnswer(f"{name}: {what} has times that are not positive numbers")
-    return list(map(float, values))

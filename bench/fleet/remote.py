@@ -6,6 +6,7 @@ Everything goes as text through the scheduler's events, in order, as it comes; t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -33,7 +34,7 @@ def serve(request: str, topic: str, token: str) -> None:
     from distributed import get_worker
 
     worker = get_worker()
-    key = str(worker.get_current_task())
+    wanted = functools.partial(_wanted, worker, str(worker.get_current_task()))
 
     def say(line: str) -> None:
         worker.log_event(topic, f"{token} {line}")
@@ -42,8 +43,8 @@ def serve(request: str, topic: str, token: str) -> None:
         agent = start(errors)
         step_aside()
         try:
-            _pass_on(agent, request, say, lambda: _wanted(worker, key))
-            last = _last_words(agent, errors)
+            _pass_on(agent, request, say, wanted)
+            last = _last_words(agent, errors) if wanted() else ""  # one that is called off is not waited for
         finally:
             end(agent)
     if last:
@@ -106,12 +107,14 @@ def _pass_on(agent: subprocess.Popen[bytes], request: str, say: Any, wanted: Any
 def _lines(agent: subprocess.Popen[bytes], wanted: Any) -> Iterator[bytes]:
     """Whole lines as they come, until the agent is done, or nobody wants to know any more."""
     assert agent.stdout is not None
-    descriptor, buffer = agent.stdout.fileno(), b""
+    descriptor, buffer, looked = agent.stdout.fileno(), b"", time.monotonic()
     while len(buffer) < MOST_BYTES:
         ready, _, _ = select.select([descriptor], [], [], LOOK_S)
-        if not ready:
+        if time.monotonic() - looked >= LOOK_S:  # however much an agent has to say
+            looked = time.monotonic()
             if not wanted():
                 return
+        if not ready:
             continue
         chunk = os.read(descriptor, 1 << 16)
         if not chunk:

@@ -6,7 +6,7 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from backprop_files import SCHEMA_VERSION, UserError
+from backprop_files import SCHEMA_VERSION, UserError, check_cell
 from bench import documents, plan, profiles
 from bench.cells import data_label
 from bench.fleet import messages, shares, survey
@@ -28,37 +28,54 @@ from bench.fleet.shares import Need
 from bench.plan import Settings
 from bench.precision import Precision
 from bench.progress_bar import progress_bar
-from bench.run import SOME_FAILED, claim
-from bench.store import Store, locked
+from bench.run import SOME_FAILED, claimed
+from bench.store import Store
 from impls import registry
 
 #: How often the scheduler is asked who is there, beside what it tells by itself; how long a loop waits for news.
 LOOK_S, NEWS_S = 5.0, 0.5
-#: Seconds in which others may come where no worker can be used, and in which workers tidy up; and that the slower of
-#: several surveys are waited for.
-GRACE_S, SURVEYS_S = 3.0, 30.0
+#: Seconds in which others may come where no worker can be used, in which workers end what they are at and tidy up, and
+#: that the slower of several surveys are waited for.
+GRACE_S, TIDY_S, SURVEYS_S = 3.0, 8.0, 30.0
+
+
+#: Bytes of surveys, and of the files that they bring, which are on their way at once.
+ON_THE_WAY_BYTES = 128 << 20
 
 
 class Interrupted(Exception):
     """The run cannot go on; what was finished is kept."""
 
 
-def sweep(settings: Settings, out: Path, resume: bool, console: Console, where: Where) -> int:
-    """Measure into ``out`` by the workers of a scheduler; returns the exit code (0, or 3 where cells failed).
+#: The class of each of several machines, from what they tell of themselves.
+Grouped = Callable[[Sequence[dict[str, Any]]], list[str]]
+
+
+def all_alike(machines: Sequence[dict[str, Any]]) -> list[str]:
+    """Every machine of one class."""
+    return [""] * len(machines)
+
+
+def sweep(
+    settings: Settings, out: Path, resume: bool, console: Console, where: Where, grouped: Grouped = all_alike
+) -> int:
+    """Measure into ``out`` by the workers of a scheduler; returns the exit code (0, or 3 where cells failed).  A precision that
+    is asked for is one of each class of machines, ``grouped`` as reports group them.
 
     Raises UserError for bad settings, a scheduler that cannot be used, no usable worker, a directory in use; Interrupted
     where the fleet is gone, or Ctrl-C was pressed.
     """
     plan.check(settings)
+    if not 0 <= where.wait_s < math.inf:
+        raise UserError(f"--wait {where.wait_s:g}: give seconds, 0 or more")
     registry.select(settings.impls)
     run = secrets.token_hex(8)
     requests = Requests.of(settings, run)
     with Connection(where, run) as connection, progress_bar(console) as progress:
-        fleet = Fleet(settings, connection, requests, where.wait_s, progress)
+        fleet = Fleet(settings, connection, requests, where.wait_s, progress, grouped)
         try:
             fleet.gather_workers()
-            claim(settings, out, resume)
-            with locked(out):
+            with claimed(settings, out, resume):
                 fleet.measure_into(Store(out))
         finally:
             fleet.leave()
@@ -74,6 +91,7 @@ class Fleet:
     requests: Requests
     wait_s: float
     progress: Progress
+    grouped: Grouped = all_alike
     left_out: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -93,11 +111,14 @@ class Fleet:
         self._finished: dict[tuple[str, int], set[str]] = {}
         self._loose: dict[str, list[Path]] = defaultdict(list)  # by token
         self._at: dict[str, str] = {}  # by token: what it measures
-        self._precision = Precision()
-        self._further = 0  # passes beyond those asked for
+        self._kinds: dict[str, dict[str, Any]] = {}  # a machine of each class
+        self._precision: dict[str, Precision] = defaultdict(Precision)  # by class
+        self._further = 0  # rounds of passes beyond those asked for
+        self._number = self._passes  # of the last pass
         self._serial = 0
         self._looked = -math.inf
         self._reasons: dict[str, list[dict[str, Any]]] = {}  # by machine, why it cannot measure something
+        self._differences: set[str] = set()  # of libraries, that were told
         self._commit: dict[str, Any] = {}
         self._store: Store | None = None
         self._last: Path | None = None
@@ -116,6 +137,12 @@ class Fleet:
                 waited = time.monotonic() - start
                 if self.dispatcher.workers and (not self._surveying or waited > SURVEYS_S):
                     return
+                told = (
+                    f"asks {len(self._surveying)} workers what they can measure"
+                    if self._surveying
+                    else "looks for workers"
+                )
+                self.progress.update(self._task, description=told)
                 self._refuse_if_hopeless(waited)
         except Lost as error:
             raise UserError(str(error)) from error
@@ -143,17 +170,22 @@ class Fleet:
         for name in [*self.surveys, *self._surveying.values(), *self._unusable]:
             if name not in there:
                 self._miss(name)
+        asked = set(self._surveying.values())
         for name, resources in there.items():
-            if name in self.surveys or name in self._unusable or name in self._surveying.values():
+            if name in self.surveys or name in self._unusable or name in asked:
                 continue
             if resources.get(RESOURCE, 0) < 1:
                 told = f"offers no resource '{RESOURCE}'; start it with --nthreads 1 --resources {RESOURCE}=1"
                 self._unusable[name] = told
-                continue
-            self._serial += 1
-            token = f"survey-{self._serial}"
-            self._surveying[token] = name
-            self.connection.submit(token, name, self.requests.survey())
+            elif not self._surveying or (len(self._surveying) + 1) * len(self.requests.survey) <= ON_THE_WAY_BYTES:
+                self._survey(name)
+
+    def _survey(self, name: str) -> None:
+        """Ask a worker what it is and what it can measure."""
+        self._serial += 1
+        token = f"survey-{self._serial}"
+        self._surveying[token] = name
+        self.connection.submit(token, name, self.requests.survey)
 
     def _miss(self, name: str) -> None:
         self._unusable.pop(name, None)
@@ -180,8 +212,14 @@ class Fleet:
             self._whole.setdefault(impl, told)
         if self._store:
             self._plan(found)
-        self.dispatcher.join(Worker(name, found.node, able))
+        self.dispatcher.join(Worker(name, found.node, able, self._kind(found.machine)))
         self._tell_differences(found)
+
+    def _kind(self, machine: dict[str, Any]) -> str:
+        """The class of a machine."""
+        kind = self.grouped([*self._kinds.values(), machine])[-1]
+        self._kinds.setdefault(kind, machine)
+        return kind
 
     def _usable(self, found: Survey) -> Survey:
         """Raises BadAnswer where it is not; what other workers told alike is kept once."""
@@ -204,12 +242,13 @@ class Fleet:
         self._note(f"worker {name} is left out: {reason}")
 
     def _tell_differences(self, found: Survey) -> None:
-        """Libraries may differ; then the machines are of different classes."""
+        """Libraries may differ; then the machines are of different classes.  Told once of many machines that differ alike."""
         first = next(iter(self.surveys.values()))  # a note for every pair would be too many
-        mine, theirs = (survey_of.machine.get("libraries") or {} for survey_of in (found, first))
+        mine, theirs = (survey_of.machine["libraries"] for survey_of in (found, first))
         unlike = [lib for lib in {**mine, **theirs} if mine.get(lib) != theirs.get(lib)]
-        if unlike:
-            told = ", ".join(f"{lib} {mine.get(lib)} and {theirs.get(lib)}" for lib in unlike[:4])
+        told = messages.text(", ".join(f"{lib} {mine.get(lib)} and {theirs.get(lib)}" for lib in unlike[:4]))
+        if told and told not in self._differences:
+            self._differences.add(told)
             self._note(f"libraries differ between {found.node} and {first.node}: {told}")
 
     # --- what is to be done -------------------------------------------------------------------------------------
@@ -220,6 +259,12 @@ class Fleet:
         for name in store.finished():
             base, _, number = name.rpartition(" pass=")
             self._finished.setdefault((base.split(" ", 1)[0], int(number)), set()).add(base)
+            self._number = max(self._number, int(number))
+        if self.settings.precision is not None:
+            for machine, entry in store.entries():
+                name, seconds = str(entry["params"]["cell"]).rpartition(" pass=")[0], entry["stats"].get("data")
+                check_cell(f"{store.data}: {name}", entry["extra_info"], seconds)
+                self._learn(self._kind(machine), name, seconds, entry["extra_info"])
         for found in self.surveys.values():
             self._plan(found)
         self._commit = get_commit_info()  # type: ignore[no-untyped-call]
@@ -263,7 +308,7 @@ class Fleet:
             for heard in self.connection.heard(NEWS_S):
                 self._take(heard)
             self._tell_progress()
-            if self.dispatcher.flights or self._surveying or (self.dispatcher.over and not self.dispatcher.stranded()):
+            if self.dispatcher.flights or self._surveying or self.dispatcher.over:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > self.wait_s:
                 self._abandon()
@@ -279,25 +324,35 @@ class Fleet:
         self._tell_given_up()
 
     def _add_further(self) -> bool:
-        """A further pass over cells whose intervals are wider than asked for, as far as the time reaches."""
-        target = self.settings.precision
-        if target is None or self._further >= plan.MOST_EXTRA_PASSES or not self.dispatcher.workers:
+        """A further pass of each class over cells whose intervals are wider than asked for, as far as the time reaches."""
+        if self.settings.precision is None or self._further >= plan.MOST_EXTRA_PASSES:
             return False
         self._further += 1
-        keys = [(told.label, point) for told in self._whole.values() for point in _points(told)]
-        chosen: dict[str, set[str]] = defaultdict(set)
-        left = shares.pool_s(self._deadline - time.monotonic(), self.dispatcher.machines, 0.0)
-        for label, point in self._precision.widest(keys, target):
-            impl = label.split(" ", 1)[0]
-            cells = {cell for cell in self._whole[impl].cells if cell.rpartition(" ")[0] == f"{label} {point}"}
-            left -= self._need(impl, len(cells), cold=False).seconds
+        for kind, machines in sorted(self.dispatcher.kinds().items()):
+            if chosen := self._widest(kind, machines, self.settings.precision):
+                self._number += 1
+                self.dispatcher.add(replace(job, kind=kind) for job in self._jobs(self._number, chosen))
+        return self.dispatcher.waits
+
+    def _widest(self, kind: str, machines: int, target: float) -> dict[str, frozenset[str]]:
+        """Cells of a class, by implementation, that are wider than the target: the widest, as many as there is time for."""
+        able: dict[str, frozenset[str]] = defaultdict(frozenset)
+        for worker in self.dispatcher.workers.values():
+            for impl, cells in worker.able.items() if worker.kind == kind else ():
+                able[impl] |= cells
+        points: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for impl, cells in able.items():
+            for cell in cells:
+                points[_key(self._whole[impl].label, cell)].add(cell)
+        left = shares.pool_s(self._deadline - time.monotonic(), machines, 0.0)
+        chosen: dict[str, frozenset[str]] = defaultdict(frozenset)
+        for key in self._precision[kind].widest(list(points), target):
+            impl = key[0].split(" ", 1)[0]
+            left -= self._need(impl, len(points[key]), cold=False).seconds
             if left < 0:
                 break
-            chosen[impl] |= cells
-        self.dispatcher.add(
-            self._jobs(self._passes + self._further, {impl: frozenset(cells) for impl, cells in chosen.items()})
-        )
-        return self.dispatcher.waits
+            chosen[impl] |= points[key]
+        return dict(chosen)
 
     # --- a job goes out -----------------------------------------------------------------------------------------
 
@@ -345,6 +400,7 @@ class Fleet:
             return
         del self._surveying[heard.token]
         self.connection.drop(heard.token)
+        self._looked = min(self._looked, time.monotonic() - LOOK_S + NEWS_S)  # others may wait to be asked
         if reason := _reason(answer):
             self._refuse(name, reason)
         else:
@@ -359,7 +415,7 @@ class Fleet:
         except BadAnswer as error:
             answer = {"end": True, "crashed": f"what it answered cannot be used: {error}"}
         if "at" in answer:
-            self._at[heard.token] = str(answer["at"])[:80]
+            self._at[heard.token] = messages.text(answer["at"])[:80]
         if "end" in answer:
             self._ended(flight, answer)
 
@@ -376,7 +432,7 @@ class Fleet:
         number = flight.job.number
         if self.settings.precision is not None:
             for cell in fresh:
-                self._learn(cell)
+                self._learn(flight.worker.kind, cell.name, cell.seconds, cell.extra_info)
         if fresh and self._store:
             entries = [
                 documents.entry(f"{cell.name} pass={number}", cell.group, cell.seconds, cell.extra_info)
@@ -387,13 +443,12 @@ class Fleet:
             document = documents.document(entries, machine, self._commit, self._extra([], [], []))
             loose.append(self._store.keep(f"{flight.token} {len(loose)}", document))
 
-    def _learn(self, cell: messages.Cell) -> None:
-        info = cell.extra_info
-        label = f"{info['impl']} {info['device']} {info['dtype']}"
-        point, _, phase = cell.name.removeprefix(f"{label} ").rpartition(" ")
-        told = {"seconds": cell.seconds, "reference_s": info["reference_s"]}
-        if "product" in told["reference_s"]:
-            self._precision.learn((label, point), {phase: told})
+    def _learn(self, kind: str, name: str, seconds: list[float], info: Mapping[str, Any]) -> None:
+        """A cell's pass, for how precise its class knows it."""
+        if "product" in info["reference_s"]:
+            key = _key(f"{info['impl']} {info['device']} {info['dtype']}", name)
+            told = {"seconds": seconds, "reference_s": info["reference_s"]}
+            self._precision[kind].learn(key, {str(info["phase"]): told})
 
     def _ended(self, flight: Flight, answer: Mapping[str, Any]) -> None:
         reason = _reason(answer)
@@ -424,13 +479,17 @@ class Fleet:
             label = self._whole[gone.job.impl].label
             for cell in sorted(gone.cells):
                 row = {"impl": gone.job.impl, "cell": cell.removeprefix(f"{label} "), "pass": gone.job.number}
-                self.failed.append({**row, "reason": gone.reason})
+                # a further pass that cannot be had is no failure: the cell is measured, if not as precisely as asked
+                (self.failed if gone.job.number <= self._passes else self.left_out).append(
+                    {**row, "reason": gone.reason}
+                )
         self.dispatcher.given_up.clear()
 
     # --- what is said and written -------------------------------------------------------------------------------
 
     def _note(self, text: str, quietly: bool = False) -> None:
         """Into the files, and on the terminal."""
+        text = messages.text(text, 4 * messages.MOST_TEXT)
         if text in self.notes:
             return
         self.notes.append(text)
@@ -459,6 +518,9 @@ class Fleet:
         gathered = self._store.merge(extra)
         if self._last and not gathered:
             Store.say(self._last, extra)
+        if not self._last and not gathered:  # there is no file that could tell
+            for reason in dict.fromkeys(str(row["reason"]) for row in self.failed):
+                self._note(reason)
 
     def leave(self) -> None:
         """Call off what is under way; a worker of each machine removes the run's folder there."""
@@ -473,7 +535,7 @@ class Fleet:
                 self.connection.submit(f"clean-{i}", name, self.requests.clean())
         except Lost:
             return
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + TIDY_S
         while waiting and time.monotonic() < deadline:
             waiting -= {heard.token for heard in self.connection.heard(0.2) if heard.kind == "end"}
 
@@ -515,9 +577,9 @@ class Fleet:
         return {"schema_version": SCHEMA_VERSION, "run": run, **told}
 
 
-def _points(told: Implementation) -> set[str]:
-    """Labels of the points of an implementation's cells."""
-    return {cell.removeprefix(f"{told.label} ").rpartition(" ")[0] for cell in told.cells}
+def _key(label: str, cell: str) -> tuple[str, str]:
+    """Setting and point of a cell, without its phase."""
+    return label, cell.removeprefix(f"{label} ").rpartition(" ")[0]
 
 
 def _reason(answer: Mapping[str, Any]) -> str:
@@ -526,11 +588,11 @@ def _reason(answer: Mapping[str, Any]) -> str:
     if isinstance(crashed, str):
         return _told_of_crash(crashed)
     if isinstance(refused, str):
-        return refused[: messages.MOST_TEXT]
+        return messages.text(refused)
     return ""
 
 
 def _told_of_crash(text: str) -> str:
     if "No module named 'bench" in text:
         return "backprop-bench is not installed there, or another version of it: No module named 'bench.fleet'"
-    return text[: messages.MOST_TEXT] or "it ended without an answer"
+    return messages.text(text) or "it ended without an answer"
