@@ -78,11 +78,11 @@ def test_each_optimizer_is_fitted_by_itself(written: Path) -> None:
 
 def test_the_report_tells_them_beside_each_other(written: Path) -> None:
     for name in ("report.md", "report.html"):
-        page = (written / name).read_text()
+        page = re.sub(r"</?data[^>]*>", "", (written / name).read_text())  # around every number of the page's tables
         assert "the update costs O(m), whatever n" in page
         assert "the update by adam costs O(m), whatever n" in page
         assert "the update by momentum costs O(m), whatever n" in page
-        assert "step 1.5" in re.sub(r"</?data[^>]*>", "", page)  # 1.5 and 1.1 times, but for what passes differ by
+        assert "step 1.5" in page  # 1.5 and 1.1 times, but for what passes differ by
         assert "step 1.1" in page or "step 1.0" in page
 
 
