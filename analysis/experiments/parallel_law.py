@@ -160,7 +160,7 @@ class Coefficients:
         """
         at_work = design(cells) * np.array([self.t0_s, self.a_s, self.b_s, self.c_s])
         compute, replicated = at_work[:, 1] + at_work[:, 2], at_work[:, 0] + at_work[:, 3]
-        ranks, cores = _numbers(cells, "ranks"), _numbers(cells, "cores")
+        ranks, cores = numbers(cells, "ranks"), numbers(cells, "cores")
         alone, slower = compute + replicated, self.s(ranks, cores)
         found = {
             "compute": compute,
@@ -184,26 +184,26 @@ def shared(ranks: Floats, cores: Floats) -> Floats:
 
 def share(cells: pd.DataFrame) -> Floats:
     """⌈n/k⌉, the examples of the slowest rank."""
-    return np.asarray(np.ceil(_numbers(cells, "n") / _numbers(cells, "ranks")))
+    return np.asarray(np.ceil(numbers(cells, "n") / numbers(cells, "ranks")))
 
 
 def design(cells: pd.DataFrame) -> Floats:
     """Columns t0, a, b, c of what one rank does, shape (cells, 4)."""
-    n, m = share(cells), _numbers(cells, "m")
-    return np.column_stack([np.ones(len(cells)), n * m, n * _numbers(cells, "u") * _numbers(cells, "p"), m])
+    n, m = share(cells), numbers(cells, "m")
+    return np.column_stack([np.ones(len(cells)), n * m, n * numbers(cells, "u") * numbers(cells, "p"), m])
 
 
 def communication(cells: pd.DataFrame, by: Coefficients) -> Floats:
     """o(k)^x·α·hops(k) + o(k)^y·β·g·(k - 1)/k of steps, with x = y = 1 as declared; nothing where they send nothing."""
-    columns = _sending(cells, _numbers(cells, "gradient_bytes"), by.hops, by.prices)
+    columns = _sending(cells, numbers(cells, "gradient_bytes"), by.hops, by.prices)
     return _sent(cells, columns @ np.array([by.alpha_s, by.beta_s]))
 
 
 def pieces(cells: pd.DataFrame, by: Coefficients) -> Floats:
     """Columns of what steps may pay beside: α's part for every layer, α's part, and β's part."""
-    columns = _sending(cells, _numbers(cells, "gradient_bytes"), by.hops, by.prices)
+    columns = _sending(cells, numbers(cells, "gradient_bytes"), by.hops, by.prices)
     by_hop, by_byte = by.alpha_s * columns[:, 0], by.beta_s * columns[:, 1]
-    return np.column_stack([_sent(cells, more) for more in (by_hop * _numbers(cells, "depth"), by_hop, by_byte)])
+    return np.column_stack([_sent(cells, more) for more in (by_hop * numbers(cells, "depth"), by_hop, by_byte)])
 
 
 def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
@@ -212,12 +212,13 @@ def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
 
 def _sending(cells: pd.DataFrame, size_bytes: Floats, hops: Callable[[Floats], Floats], prices: Prices) -> Floats:
     """Columns α and β: o(k)^x·hops(k) and o(k)^y·B·(k - 1)/k."""
-    k = _numbers(cells, "ranks")
-    over = shared(k, _numbers(cells, "cores"))
+    k = numbers(cells, "ranks")
+    over = shared(k, numbers(cells, "cores"))
     return np.column_stack([over**prices.hop * hops(k), over**prices.byte * size_bytes * (k - 1) / k])
 
 
-def _numbers(cells: pd.DataFrame, name: str) -> Floats:
+def numbers(cells: pd.DataFrame, name: str) -> Floats:
+    """A column as numbers."""
     return cells[name].to_numpy(float)
 
 
@@ -330,6 +331,7 @@ def _row(row: Mapping[str, object], time_s: float) -> dict[str, object]:
         "bytes": 0.0 if step else float(str(row["bytes"])),
         **{name: float(str(row[name])) if step else 0.0 for name in ("n", *SIZES)},
         **{name: int(str(row[name])) for name in ("ranks", "cores")},
+        "messages": int(str(row.get("messages", 1))),  # all-reduces of a step
         "time_s": time_s,
     }
 
@@ -344,7 +346,7 @@ def _measured(name: str, impl: str, rows: pd.DataFrame) -> Measured:
     rows = undisturbed(rows, CELL)
     logs = rows.assign(log_s=np.log(rows["time_s"])).pivot_table("log_s", CELL, "pass", sort=False)
     table = logs.to_numpy(float)
-    first = rows.groupby(CELL, sort=False)[["scaling", *SIZES]].first().reindex(logs.index).reset_index()
+    first = rows.groupby(CELL, sort=False)[["scaling", "messages", *SIZES]].first().reindex(logs.index).reset_index()
     return Measured(name, impl, first.assign(time_s=np.exp(np.nanmedian(table, axis=1))), table)
 
 
@@ -353,7 +355,7 @@ def _measured(name: str, impl: str, rows: pd.DataFrame) -> Measured:
 
 def sweep_design(sweep: pd.DataFrame, form: Form = DECLARED, prices: Prices = TURNS) -> Floats:
     """Columns α and β of all-reduces; ``prices`` are those measured, for a form that has none of its own."""
-    return _sending(sweep, _numbers(sweep, "bytes"), form.hops, form.prices or prices)
+    return _sending(sweep, numbers(sweep, "bytes"), form.hops, form.prices or prices)
 
 
 def sweep_of(cells: pd.DataFrame, crowded: bool = False) -> pd.DataFrame:
@@ -381,7 +383,7 @@ def fit(cells: pd.DataFrame, variant: str = STEP, version: Version = AS_DECLARED
     prices = form.prices or priced(cells)
     if prices is None:
         return None
-    (alpha, beta), _ = laws.fit_relative(sweep_design(sweep, form, prices), _numbers(sweep, "time_s"))
+    (alpha, beta), _ = laws.fit_relative(sweep_design(sweep, form, prices), numbers(sweep, "time_s"))
     slower = contention(cells, prices.work)
     if form.prices is None:  # what ranks beyond the cores cost each other is in the price
         slower = {k: value for k, value in slower.items() if k <= cells["cores"].max()}
@@ -406,12 +408,12 @@ def _step_problem(
     known: Coefficients, steps: pd.DataFrame, version: Version = AS_DECLARED
 ) -> tuple[Floats, Floats, bool, Floats]:
     """Columns, times and the part of them that is known, as ``laws.fit_relative`` takes them."""
-    ranks, cores = _numbers(steps, "ranks"), _numbers(steps, "cores")
+    ranks, cores = numbers(steps, "ranks"), numbers(steps, "cores")
     slower = shared(ranks, cores) ** known.prices.work * known.s(ranks, cores)
     columns = slower[:, None] * design(steps)
     if version.by_layer:
         columns = np.column_stack([columns, pieces(steps, known)[:, : 3 if version.as_found else 1]])
-    return columns, _numbers(steps, "time_s"), False, communication(steps, known)
+    return columns, numbers(steps, "time_s"), False, communication(steps, known)
 
 
 def _repriced(found: Coefficients, crowded: pd.DataFrame) -> Coefficients:
@@ -422,14 +424,14 @@ def _repriced(found: Coefficients, crowded: pd.DataFrame) -> Coefficients:
     computing = parts.drop(columns="communication").sum(axis=1).to_numpy(float)
     by_hop = replace(found, beta_s=0.0).parts(crowded)["communication"].to_numpy(float)
     by_byte = parts["communication"].to_numpy(float) - by_hop
-    times = _numbers(crowded, "time_s")
+    times = numbers(crowded, "time_s")
     dearer, _ = laws.fit_relative(np.column_stack([by_hop, by_byte]), times, False, computing)
     if not (dearer > 0).all():
         (whole,), _ = laws.fit_relative((by_hop + by_byte)[:, None], times, False, computing)
         dearer = np.array([whole, whole])
     if not (dearer > 0).all():
         return found
-    over = float(shared(_numbers(crowded, "ranks"), _numbers(crowded, "cores"))[0])
+    over = float(shared(numbers(crowded, "ranks"), numbers(crowded, "cores"))[0])
     hop, byte = np.log(dearer) / np.log(over)
     prices = replace(found.prices, hop=found.prices.hop + float(hop), byte=found.prices.byte + float(byte))
     return replace(found, prices=prices)
@@ -443,7 +445,7 @@ def contention(cells: pd.DataFrame, price: float = 1.0) -> dict[int, float]:
     found = {}
     for k, at_once in alone[alone["ranks"] > 1].groupby("ranks"):
         if slower := _beside_one(at_once, alone):
-            over = shared(np.array([float(str(k))]), _numbers(at_once, "cores")[:1])[0]
+            over = shared(np.array([float(str(k))]), numbers(at_once, "cores")[:1])[0]
             found[int(str(k))] = slower / float(over) ** price
     return found
 
@@ -466,7 +468,7 @@ def priced(cells: pd.DataFrame) -> Prices | None:
     crowded, sweep = of(cells, "step", ALONE, crowded=True), gradient_sized(cells, crowded=True)
     if not len(crowded) or not len(sweep):
         return None
-    k, cores = _numbers(sweep, "ranks").min(), _numbers(sweep, "cores").min()
+    k, cores = numbers(sweep, "ranks").min(), numbers(sweep, "cores").min()
     apart = gradient_sized(cells)
     apart = apart[apart["ranks"] == k]
     work, sent = _beside_one(crowded[crowded["ranks"] == k], of(cells, "step", ALONE)), _dearer(sweep, apart)
@@ -482,7 +484,7 @@ def _dearer(sweep: pd.DataFrame, apart: pd.DataFrame) -> tuple[float, float] | N
     if len(ratios) < LEAST_CELLS - 1:
         return None
     together, alone = (
-        laws.fit_relative(np.column_stack([np.ones(len(cells)), _numbers(cells, "bytes")]), _numbers(cells, "time_s"))[
+        laws.fit_relative(np.column_stack([np.ones(len(cells)), numbers(cells, "bytes")]), numbers(cells, "time_s"))[
             0
         ]
         for cells in (sweep, apart)
@@ -562,12 +564,12 @@ def judge_forms(one: Measured) -> list[Judged]:
 
 
 def _judge_form(form: Form, sweep: pd.DataFrame, fitted: pd.DataFrame, ranks: Sequence[int], prices: Prices) -> Judged:
-    columns, times = sweep_design(fitted, form, prices), _numbers(fitted, "time_s")
+    columns, times = sweep_design(fitted, form, prices), numbers(fitted, "time_s")
     at = fitted["ranks"].to_numpy(int)
 
     def predicted(by: Bools, cells: pd.DataFrame) -> Floats:
         coefficients, _ = laws.fit_relative(columns[by], times[by])
-        return np.asarray(sweep_design(cells, form, prices) @ coefficients / _numbers(cells, "time_s") - 1)
+        return np.asarray(sweep_design(cells, form, prices) @ coefficients / numbers(cells, "time_s") - 1)
 
     known = min(ranks) if form.prices is None else 0  # prices were told beside the fewest ranks: these are not unseen
     by_rank = {k: predicted(at != k, fitted[at == k]) for k in ranks if k != known} if len(ranks) > 1 else {}
