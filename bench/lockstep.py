@@ -129,7 +129,8 @@ class Lockstep:
         self._round(name, timed, 1, "the first call")
         once = min(self._round(name, timed, 1, "warm-up") for _ in range(2))
         once = min(once, self._round(name, timed, self._iterations(2 * once), "warm-up"))
-        return int(self._agreed(self._iterations(once), f"warm-up of {name}"))  # the slowest rank's time is the same on all
+        # the slowest rank's time is the same on all
+        return int(self._agreed(self._iterations(once), f"warm-up of {name}"))
 
     def _iterations(self, once_s: float) -> int:
         return max(1, min(MOST_ITERATIONS, round(self._round_s / max(once_s, 1e-7))))
@@ -195,4 +196,3 @@ def _quiet(samples: Sequence[Mapping[str, float]], calls: int) -> list[bool]:
     """Of each sample, whether objects take about as long, in products, as they did at best behind the same call."""
     telltales = [sample["objects"] / sample["product"] if sample else 1.0 for sample in samples]
     return [telltale <= TOLERANCE * min(telltales[i % calls :: calls]) for i, telltale in enumerate(telltales)]
-

@@ -151,7 +151,7 @@ class TorchDDP:
 
     def messages(self) -> int:
         """One a bucket, as DDP fills them since its second step."""
-        told = self.model._get_ddp_logging_data()
+        told = self.model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
         sizes = str(told.get("rebuilt_bucket_sizes") or told["bucket_sizes"])
         return len(sizes.split(","))
 

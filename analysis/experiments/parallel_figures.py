@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis.experiments.parallel_law import Coefficients, Measured, gradient_sized
+from analysis.experiments.parallel_law import Law, Measured, gradient_sized
 from analysis.experiments.parallel_scaling import SCALINGS, Efficiency, Network, line, networks, shares
 from analysis.figures import COLOURS, MARKERS
 from analysis.statistics import Floats
@@ -30,7 +30,7 @@ PARTS = {
     "communication": ("communication", "#D55E00"),
 }
 
-Fits = Mapping[str, Coefficients]
+Fits = Mapping[str, Law]
 
 
 def chosen(one: Measured, scaling: str) -> list[Network]:
@@ -153,7 +153,7 @@ def all_reduce_figure(every: Sequence[Measured], fits: Fits) -> Figure:
                 least = float(gradient_sized(one.cells)["bytes"].min())
                 for low, high, line in ((cells["bytes"].min(), least, "--"), (least, cells["bytes"].max(), "-")):
                     sizes = np.geomspace(low, high, 40)
-                    law = _all_reduce_s(fits[one.name], one.cores, k, sizes)
+                    law = fits[one.name].all_reduce_s(k, one.cores, sizes)
                     ax.plot(sizes, law * 1e3, line, color=styles[str(k)]["color"])
         ax.set(xscale="log", xlabel="bytes")
         ax.set_xticks(*_byte_marks(sweep["bytes"]))
@@ -167,12 +167,6 @@ def all_reduce_figure(every: Sequence[Measured], fits: Fits) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
-
-
-def _all_reduce_s(found: Coefficients, cores: int, k: int, sizes: Floats) -> Floats:
-    over, ranks = max(1.0, k / cores), np.array([float(k)])
-    by_hop = over**found.prices.hop * found.alpha_s * found.hops(ranks)
-    return np.asarray(by_hop + over**found.prices.byte * found.beta_s * sizes * (k - 1) / k)
 
 
 def _byte_marks(sizes: pd.Series) -> tuple[list[float], list[str]]:

@@ -4,13 +4,13 @@
     S(n) = t0 + t1·layers + t2·hidden·p + n·(a·m + b·u·p) + c·m
 
 S is a step of one rank, by a law with calls: a layer takes some, and each operation of an activation may.  q are the
-all-reduces of a step, as the implementation tells: one where nobody does.  gloo passes gradients round a ring, 2·(k - 1) messages one after
-the other, so that α's part grows as k - 1.  γ is what a byte costs more in a step, where caches are cold, than in an all-reduce by
-itself, λ what ranks wait for the last of them: the latest of k, whose delays have exponential tails, is later by log k.
+all-reduces of a step, as the implementation tells.  gloo passes gradients round a ring, 2·(k - 1) messages one after the other,
+so that α's part grows as k - 1.  γ is what a byte costs more in a step, where caches are cold, than in an all-reduce by itself.
+λ is what ranks wait for the last of them: the latest of k, if delays have exponential tails, is later by log k.
 
-Two ranks with a core each tell α and β (by their all-reduces), γ and λ (by their steps) and s, what computing at once costs (by
-steps that send nothing).  Two ranks on one core tell all of these where a core is shared, and w, what computing costs there.  Between
-and beyond both everything is linear in o(k) = max(1, k/c), as taking turns is.  No row of more than two ranks enters.
+Two ranks with a core each tell s, what computing at once costs (by steps that send nothing), and α, β, γ and λ (by all-reduces
+and steps).  Two ranks on one core tell w, what computing costs there, and the other four where a core is shared.  Between and
+beyond both everything is linear in o(k) = max(1, k/c), as taking turns is.  No row of more than two ranks enters.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from analysis.experiments.parallel_law import (
     ALONE,
     LEAST_CELLS,
     STEP,
+    Law,
     Measured,
     gradient_sized,
     numbers,
     of,
     share,
     shared,
+    with_error,
 )
+from analysis.experiments.parallel_law import fit as declared
 from analysis.statistics import Floats
 
 #: Predictions of more ranks rest on no more than this many.
@@ -95,7 +98,7 @@ class Placed:
     lag_s: float
 
     def towards(self, other: Placed, x: float) -> Placed:
-        """x of the way from this to the other."""
+        """X of the way from this to the other."""
         ends = zip(vars(self).values(), vars(other).values(), strict=True)
         return Placed(*(here + (there - here) * x for here, there in ends))
 
@@ -181,13 +184,13 @@ def _placed(cells: pd.DataFrame, crowded: bool, steps: Work, alone: Work) -> Pla
 # --- cells that no fit saw ------------------------------------------------------------------------------------------
 
 
-def told(cells: pd.DataFrame, by: More | None) -> pd.DataFrame:
-    """Steps with ``error``, t̂/t - 1."""
-    return cells.assign(error=np.nan if by is None else by.seconds(cells) / cells["time_s"] - 1)
+def best(cells: pd.DataFrame) -> Law | None:
+    """What is declared to predict more ranks: this law, or the declared one where two ranks were not measured on one core."""
+    return fit(cells) or declared(cells)
 
 
 def crowded(one: Measured) -> pd.DataFrame:
-    """The steps of two ranks on one core with ``error``, each by a fit that did not see it: a first test of what sharing costs."""
+    """The steps of two ranks on one core with ``error``, each by a fit that did not see it: a first test of what is fitted."""
     steps = of(one.cells[one.cells["ranks"] == FEW], "step", STEP, crowded=True)
-    made = [told(steps.loc[[at]], fit(one.cells.drop(index=[at]))) for at in steps.index]
+    made = [with_error(steps.loc[[at]], fit(one.cells.drop(index=[at]))) for at in steps.index]
     return pd.concat(made) if made else steps.assign(error=0.0)
