@@ -27,6 +27,7 @@ import pandas as pd
 
 from analysis import laws
 from analysis.experiments.found import Found, undisturbed
+from analysis.load import cache_bytes
 from analysis.statistics import Bools, Floats, Interval, t_quantile
 from backprop_files import UserError
 
@@ -230,11 +231,13 @@ def measured(found: Found) -> list[Measured]:
 
 def _rows(found: Found) -> pd.DataFrame:
     made = []
+    told = cache_bytes(found.machine.get("caches"))["L2"]
+    cache = told if np.isfinite(told) else np.inf  # nothing lies beyond what nobody knows
     for row in found.rows:
         try:
             if not row["seconds"]:
                 raise ValueError("no rounds")
-            made.append(_row(row, found.usual_seconds(row)))
+            made.append(_row(row, found.usual_seconds(row)) | {"cache_bytes": cache})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"experiment parallel, {row['key']}: a row is of another form ({type(error).__name__}: {error}); "
@@ -280,7 +283,7 @@ def _measured(name: str, impl: str, rows: pd.DataFrame) -> Measured:
     rows = undisturbed(rows, CELL)
     logs = rows.assign(log_s=np.log(rows["time_s"])).pivot_table("log_s", CELL, "pass", sort=False)
     table = logs.to_numpy(float)
-    first = rows.groupby(CELL, sort=False)[["scaling", "messages", *SIZES]].first().reindex(logs.index).reset_index()
+    first = rows.groupby(CELL, sort=False)[["scaling", "messages", "cache_bytes", *SIZES]].first().reindex(logs.index).reset_index()
     return Measured(name, impl, first.assign(time_s=np.exp(np.nanmedian(table, axis=1))), table)
 
 

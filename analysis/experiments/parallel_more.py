@@ -15,7 +15,7 @@ beyond both everything is linear in o(k) = max(1, k/c), as taking turns is.  No 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,11 @@ def design(cells: pd.DataFrame) -> Floats:
     return np.column_stack([np.ones(len(cells)), depth, (depth - 1) * p, m, n * m, n * numbers(cells, "u") * p])
 
 
+def beyond(cells: pd.DataFrame, size: str = "gradient_bytes") -> Floats:
+    """Bytes that a core's own cache does not hold."""
+    return np.maximum(0.0, numbers(cells, size) - numbers(cells, "cache_bytes"))
+
+
 def single(cells: pd.DataFrame, variant: str = STEP) -> pd.DataFrame:
     """The steps of one rank."""
     return of(cells[cells["ranks"] == 1], "step", variant)
@@ -88,13 +93,14 @@ def work(cells: pd.DataFrame, variant: str = STEP) -> Work | None:
 @dataclass(frozen=True)
 class Placed:
     """What two ranks pay, with a core each or on one: ``work`` times S, ``hop_s`` (α), ``byte_s`` (β), and in steps also
-    ``cold_s`` a byte (γ) and ``lag_s`` (λ).
+    ``cold_s`` a byte (γ) and ``lag_s`` (λ); ``far_s`` is what a byte costs more that a core's own cache no longer holds (δ).
     """
 
     work: float
     hop_s: float
     byte_s: float
     cold_s: float
+    far_s: float
     lag_s: float
 
     def towards(self, other: Placed, x: float) -> Placed:
@@ -110,6 +116,7 @@ class More:
     work: Work
     apart: Placed
     together: Placed
+    cache_bytes: float  # that a core has to itself
 
     def at(self, ranks: float, cores: float) -> Placed:
         """What k ranks on c cores pay: linear in o(k), and in the ranks that compute at once."""
@@ -117,7 +124,9 @@ class More:
         found = self.apart.towards(self.together, (over - 1) / (FEW - 1))
         at_once = 1 + (self.apart.work - 1) * (min(ranks, cores) - 1)  # s, which on one core is 1
         waiting = 1 + (self.together.work - 1) * (over - 1) / (FEW - 1)  # w
-        return Placed(at_once * waiting, *list(vars(found).values())[1:])
+        # neighbours in the ring share no core where there are several: at least a hop within a core, at most turns at one between
+        hop = found.hop_s if cores == 1 else float(np.sqrt(found.hop_s * over * self.apart.hop_s))
+        return replace(found, work=at_once * waiting, hop_s=hop)
 
     def parts(self, cells: pd.DataFrame) -> pd.DataFrame:
         """Seconds by part, a row a cell, as those of the declared law (``parallel_law.Coefficients.parts``)."""
@@ -128,8 +137,10 @@ class More:
         slower = np.array([one.work for one in placed])
         g = numbers(cells, "gradient_bytes")
         sent = [
-            q * one.hop_s * (r - 1) + (one.byte_s + one.cold_s) * size * (r - 1) / r + one.lag_s * np.log2(r)
-            for one, q, r, size in zip(placed, numbers(cells, "messages"), k, g, strict=True)
+            q * one.hop_s * (r - 1)
+            + ((one.byte_s + one.cold_s) * size + one.far_s * far) * (r - 1) / r
+            + one.lag_s * np.log2(r)
+            for one, q, r, size, far in zip(placed, numbers(cells, "messages"), k, g, beyond(cells), strict=True)
         ]
         found = {
             "compute": shared_out,
@@ -147,7 +158,8 @@ class More:
     def all_reduce_s(self, ranks: int, cores: int, sizes: Floats) -> Floats:
         """An all-reduce by itself: α·(k - 1) + β·B·(k - 1)/k."""
         there = self.at(ranks, min(ranks, cores))
-        return np.asarray(there.hop_s * (ranks - 1) + there.byte_s * sizes * (ranks - 1) / ranks)
+        by_byte = there.byte_s * sizes + there.far_s * np.maximum(0.0, sizes - self.cache_bytes)
+        return np.asarray(there.hop_s * (ranks - 1) + by_byte * (ranks - 1) / ranks)
 
 
 def fit(cells: pd.DataFrame, most: int = FEW) -> More | None:
@@ -157,7 +169,7 @@ def fit(cells: pd.DataFrame, most: int = FEW) -> More | None:
     if steps is None or alone is None:
         return None
     apart, together = (_placed(few, crowded, steps, alone) for crowded in (False, True))
-    return More(steps, apart, together) if apart and together else None
+    return More(steps, apart, together, float(few["cache_bytes"].iloc[0])) if apart and together else None
 
 
 def _placed(cells: pd.DataFrame, crowded: bool, steps: Work, alone: Work) -> Placed | None:
@@ -171,14 +183,14 @@ def _placed(cells: pd.DataFrame, crowded: bool, steps: Work, alone: Work) -> Pla
     none, one = np.zeros(len(sweep)), np.ones(len(half))
     columns = np.vstack(
         [
-            np.column_stack([none + 1, numbers(sweep, "bytes") / 2, none, none]),
-            np.column_stack([numbers(sending, "messages"), half, half, one]),
+            np.column_stack([none + 1, numbers(sweep, "bytes") / 2, none, beyond(sweep, "bytes") / 2, none]),
+            np.column_stack([numbers(sending, "messages"), half, half, beyond(sending) / 2, one]),
         ]
     )
     times = np.concatenate([numbers(sweep, "time_s"), numbers(sending, "time_s")])
     known = np.concatenate([none, slower * steps.seconds(sending)])
-    (hop, byte, cold, lag), _ = laws.fit_relative(columns, times, False, known)
-    return Placed(slower, float(hop), float(byte), float(cold), float(lag))
+    (hop, byte, cold, far, lag), _ = laws.fit_relative(columns, times, False, known)
+    return Placed(slower, float(hop), float(byte), float(cold), float(far), float(lag))
 
 
 # --- cells that no fit saw ------------------------------------------------------------------------------------------
