@@ -215,7 +215,8 @@ def test_noise_alone_refutes_nothing() -> None:
 
 #: Sharing a core costs computing more than turns, hops less; gradients go round a ring; a step sends in pieces, over cold caches.
 SHARED = Truth(
-    shared=(2.5, 1.4, 1.8), crowded=True, hops=lambda k: k - 1.0, by_layer=2, t1_s=5e-5, t2_s=2e-6, cold_s=2e-10, lag_s=6e-5
+    shared=(2.5, 1.4, 1.8), crowded=True, hops=lambda k: k - 1.0, by_layer=2, t1_s=5e-5, t2_s=2e-6, cold_s=2e-10,
+    far_s=3e-10, lag_s=6e-5,
 )  # fmt: skip
 
 
@@ -225,7 +226,8 @@ def test_what_two_ranks_pay_comes_out_and_predicts_four_on_two_cores() -> None:
     assert by is not None
     assert vars(by.work) == pytest.approx({name: getattr(SHARED, name) for name in vars(by.work)}, rel=1e-4)
     for placed, (work, hop, byte) in ((by.apart, (SHARED.contention, 1, 1)), (by.together, SHARED.shared)):
-        told = (work, hop * SHARED.alpha_s, byte * SHARED.beta_s, byte * SHARED.cold_s, hop * SHARED.lag_s)
+        bytes_ = (byte * SHARED.beta_s, byte * SHARED.cold_s, byte * SHARED.far_s)
+        told = (work, hop * SHARED.alpha_s, *bytes_, hop * SHARED.lag_s)
         assert astuple(placed) == pytest.approx(told, rel=1e-4)
     assert parallel_series.of_more_ranks(one) == pytest.approx(0.0, abs=1e-4)
     assert more.crowded(one)["error"].to_numpy() == pytest.approx(0.0, abs=1e-4)
@@ -238,17 +240,19 @@ def test_predicted_from_two_on_one_against_arithmetic_of_its_own() -> None:
     cell = cells[(cells["layers"] == "64-512-512-10") & (cells["n"] == 1024)].iloc[0]
     m = 64 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
     work = 2e-4 + 3 * 5e-5 + 2 * 4 * 2e-6 + 256 * (4e-11 * m + 3e-10 * 1024 * 4) + 1.5e-9 * m
-    sent = 7 * 1.4 * 5e-5 * 3 + 1.8 * (4e-10 + 2e-10) * 4 * m * 3 / 4 + 1.4 * 6e-5 * 2
+    by_byte = 1.8 * ((4e-10 + 2e-10) * 4 * m + 3e-10 * (4 * m - 2**20)) * 3 / 4
+    sent = 7 * math.sqrt(1.4 * 2) * 5e-5 * 3 + by_byte + 1.4 * 6e-5 * 2
     assert cell["time_s"] == pytest.approx(2.5 * 1.1 * work + sent)
     assert cell["error"] == pytest.approx(0.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("left", [{"by_layer": 0}, {"cold_s": 0.0}, {"lag_s": 0.0}, {"t2_s": 0.0, "t1_s": 0.0}])
+@pytest.mark.parametrize("left", [{"far_s": 0.0}, {"cold_s": 0.0}, {"lag_s": 0.0}, {"t2_s": 0.0, "t1_s": 0.0}])
 def test_a_part_that_is_not_there_is_not_found(left: dict[str, Any]) -> None:
     by = more.fit(measured(replace(SHARED, **left), launch=0.0, noise=0.0).cells)
     assert by is not None
-    found = {**vars(by.work), **vars(by.apart), "by_layer": 0}
-    assert {name: found[name] for name in left} == pytest.approx(left, abs=1e-9)
+    told = {**vars(by.work), **vars(by.apart)}
+    for name in left:
+        assert told[name] < 1e-2 * getattr(SHARED, name)
 
 
 def test_an_all_reduce_that_the_steps_do_not_tell_of_is_seen() -> None:
@@ -275,7 +279,8 @@ def test_parts_of_more_ranks_add_up() -> None:
     worked = parts["compute"] + parts["replicated"]
     assert parts["contention"].to_numpy() == pytest.approx(0.1 * worked.to_numpy(), rel=1e-3)
     assert parts["waiting"].to_numpy() == pytest.approx(1.5 * 1.1 * worked.to_numpy(), rel=1e-3)
-    assert by.all_reduce_s(4, 2, np.array([1e6]))[0] == pytest.approx(SHARED.sends(4, 1e6), rel=1e-4)
+    for size in (1e4, 1e7):
+        assert by.all_reduce_s(4, 2, np.array([size]))[0] == pytest.approx(SHARED.sends(4, size), rel=1e-4)
     assert by.at(8, 8).work == pytest.approx(1 + 0.1 * 7)  # all at once, and none waits
     assert by.at(8, 8).hop_s == pytest.approx(SHARED.alpha_s)
 

@@ -32,7 +32,7 @@ from analysis.words import interval, percent, seconds, with_interval
 
 TITLE = "Data parallel: a step over several ranks"
 #: What tells more ranks where two also shared a core (``parallel_more``).
-MORE = "T(k) = w·s·S(n/k) + q·α·(k − 1) + (β + γ)·g·(k − 1)/k + λ·log2 k"
+MORE = "T(k) = w·s·S(n/k) + q·α·(k − 1) + [(β + γ)·g + δ·(g − L2)]·(k − 1)/k + λ·log2 k"
 STATEMENT = "T(k) = o(k)·[s(k)·(t0 + n/k·(a·m + b·u·p) + c·m) + α·log2 k + β·g·(k − 1)/k]"
 
 
@@ -90,7 +90,7 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
         told.append(
             "Where two ranks were also measured on one core, more ranks are predicted from 1 and 2 alone by a law of their own: "
             f"{MORE}, where S(n) = t0 + t1·layers + t2·hidden·p + n·(a·m + b·u·p) + c·m is a step of one rank, q are the "
-            "all-reduces of a step, γ is what a byte costs more there, and λ what ranks wait for the last of them. Two ranks on "
+            "all-reduces of a step, γ is what a byte costs more there, δ what one does that a core's L2 cache no longer holds, and λ what ranks wait for the last of them. Two ranks on "
             "a core each and two on one tell what each of these costs; between and beyond, all of it is linear in o(k). Figures "
             "show that law: over more than 2 ranks it is a prediction."
         )

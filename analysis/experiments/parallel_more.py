@@ -1,16 +1,20 @@
 """More ranks than were measured, from runs with one rank and two.
 
-    T(k) = w·s·S(⌈n/k⌉) + q·α·(k - 1) + (β + γ)·g·(k - 1)/k + λ·log2 k
+    T(k) = w·s·S(⌈n/k⌉) + q·α·(k - 1) + [(β + γ)·g + δ·(g - L2)]·(k - 1)/k + λ·log2 k
     S(n) = t0 + t1·layers + t2·hidden·p + n·(a·m + b·u·p) + c·m
 
 S is a step of one rank, by a law with calls: a layer takes some, and each operation of an activation may.  q are the
 all-reduces of a step, as the implementation tells.  gloo passes gradients round a ring, 2·(k - 1) messages one after the other,
 so that α's part grows as k - 1.  γ is what a byte costs more in a step, where caches are cold, than in an all-reduce by itself.
-λ is what ranks wait for the last of them: the latest of k, if delays have exponential tails, is later by log k.
+δ is what a byte costs more that a core's own cache does not hold (g - L2, where positive).  λ is what ranks wait for the last of
+them: the latest of k, if delays have exponential tails, is later by log k.
 
-Two ranks with a core each tell s, what computing at once costs (by steps that send nothing), and α, β, γ and λ (by all-reduces
-and steps).  Two ranks on one core tell w, what computing costs there, and the other four where a core is shared.  Between and
-beyond both everything is linear in o(k) = max(1, k/c), as taking turns is.  No row of more than two ranks enters.
+Two ranks with a core each tell s, what computing at once costs (by steps that send nothing), and α, β, γ, δ and λ (by
+all-reduces and steps).  Two ranks on one core tell w, what computing costs there, and the other five where a core is shared.
+Between and beyond both everything is linear in o(k) = max(1, k/c), as taking turns is, but for α: neighbours in the ring are on
+different cores (rank r on core r mod c), and a hop between cores that are shared is measured by neither.  It costs at least a hop
+within a shared core, and at most turns at one between cores; the geometric mean of these is taken.  No row of more than two
+ranks enters.
 """
 
 from __future__ import annotations
@@ -124,7 +128,7 @@ class More:
         found = self.apart.towards(self.together, (over - 1) / (FEW - 1))
         at_once = 1 + (self.apart.work - 1) * (min(ranks, cores) - 1)  # s, which on one core is 1
         waiting = 1 + (self.together.work - 1) * (over - 1) / (FEW - 1)  # w
-        # neighbours in the ring share no core where there are several: at least a hop within a core, at most turns at one between
+        # between the α of a hop within a shared core and o(k)·α of one between cores
         hop = found.hop_s if cores == 1 else float(np.sqrt(found.hop_s * over * self.apart.hop_s))
         return replace(found, work=at_once * waiting, hop_s=hop)
 
