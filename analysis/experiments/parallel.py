@@ -90,11 +90,10 @@ def _paragraphs(every: Sequence[Series]) -> list[str]:
         told.append(
             "Where two ranks were also measured on one core, more ranks are predicted from 1 and 2 alone by a law of their own: "
             f"{MORE}, where S(n) = t0 + t1·layers + t2·hidden·p + n·(a·m + b·u·p) + c·m is a step of one rank, q are the "
-            "all-reduces of a step, γ is what a byte costs more there, δ what one does that a core's L2 cache no longer holds, and "
-            "λ what ranks wait for the last of them. Two ranks on a core each and two on one tell what each of these costs; "
-            "between and beyond, all of it is linear in o(k), but for a hop between cores that are shared, which lies between one "
-            "within such a core and turns. Figures "
-            "show that law: over more than 2 ranks it is a prediction."
+            "all-reduces of a step, γ is what a byte costs more there, δ what one does that a core's L2 cache no longer "
+            "holds, and λ what ranks wait for the last of them. Two ranks on a core each and two on one tell what each costs; "
+            "between and beyond, all of it is linear in o(k), but for a hop between cores that are shared, which lies "
+            "between one within such a core and turns. Figures show that law: over more than 2 ranks it is a prediction."
         )
     told += [f"{one.name}: {said}" for one in every for said in (_told_forms(one), _told_smaller(one)) if said]
     if any(k > cores for one in every for k in one.measured.ranks):

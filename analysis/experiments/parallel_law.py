@@ -283,12 +283,8 @@ def _measured(name: str, impl: str, rows: pd.DataFrame) -> Measured:
     rows = undisturbed(rows, CELL)
     logs = rows.assign(log_s=np.log(rows["time_s"])).pivot_table("log_s", CELL, "pass", sort=False)
     table = logs.to_numpy(float)
-    first = (
-        rows.groupby(CELL, sort=False)[["scaling", "messages", "cache_bytes", *SIZES]]
-        .first()
-        .reindex(logs.index)
-        .reset_index()
-    )
+    kept = rows.groupby(CELL, sort=False)[["scaling", "messages", "cache_bytes", *SIZES]].first()
+    first = kept.reindex(logs.index).reset_index()
     return Measured(name, impl, first.assign(time_s=np.exp(np.nanmedian(table, axis=1))), table)
 
 

@@ -198,9 +198,10 @@ def _placed_table(every: Sequence[Series]) -> Table:
         "off, median",
     )
     caption = (
-        "What two ranks pay on a core each and on one: computing in times of one rank alone (2 on one core is to take turns and "
-        "no more), a hop, a byte, what a byte costs more in a step (γ) and beyond a core's cache (δ), and the wait for the last. More "
-        "ranks are predicted from these. The last column has the errors of the steps on one core, each by a fit that did not see it."
+        "What two ranks pay on a core each and on one: computing in times of one rank alone (2 on one core is to take turns "
+        "and no more), a hop, a byte, what a byte costs more in a step (γ) and beyond a core's cache (δ), and the wait for "
+        "the last. More ranks are predicted from these. The last column has the errors of the steps on one core, each by a "
+        "fit that did not see it."
     )
     return Table(caption, header, rows, (2, 3, 4, 5, 6, 7, 8))
 
