@@ -64,7 +64,7 @@ class TorchDDP:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         model = sequential(problem.network).to(device=self.device, dtype=self.precision.stored)
         load(model, problem)
-        self.model = DistributedDataParallel(model)
+        self.model = DistributedDataParallel(model, init_sync=False)  # every rank has loaded the same problem
         rows = share(problem.n, self.ranks, self.rank)
         self.inputs = self._placed(problem.inputs[rows])
         self.targets, self.criterion = self._targets(problem, rows)
