@@ -86,7 +86,7 @@ page-check: venv  ## the pages in Chromium: tests, screenshots in .page-check, a
 	$(BIN)/pytest -q -rs tests/test_page.py tests/test_page_others.py tests/test_charts.py
 	$(BIN)/python -m tests.page_check
 
-namespaces: venv  ## steps over 2 and 4 hosts in network namespaces beside what the law says (Linux, root; 6 minutes)
+namespaces: venv  ## steps over 2 and 4 hosts in network namespaces beside what the law says (Linux, root; 8 minutes)
 	$(BIN)/python -m tests.namespaces_check
 
 # Extra-P 4.2.5 is not ready for NumPy 2, so it lives apart

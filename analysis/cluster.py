@@ -1,10 +1,11 @@
 """Past this machine, on paper: what a step takes over k ranks, each a machine like the measured one, in a given network.
 
-    T(k) = T1(⌈n/k⌉) + α·log2 k + β·g·(k - 1)/k
+    T(k) = T1(⌈n/k⌉) + q·α·log2 k + β·g·(k - 1)/k
 
-T1 is one rank's step: by a sweep's winning law (``analysis.predict``), or by the coefficients of a run's experiment ``parallel``
-(``analysis.experiments.parallel_law``), which brings α and β as well.  g are the bytes of the gradient.  Strong scaling keeps
-n, weak scaling n for each rank.  What is assumed is part of the answer.
+T1 is one rank's step: by a sweep's winning law (``analysis.predict``), or by the steps of one rank in a run's experiment
+``parallel`` (S of ``analysis.experiments.parallel_more``), which brings α and β as well, and how many all-reduces a step makes: α
+counts for each.  g are the bytes of the gradient.  Strong scaling keeps n, weak scaling n for each rank.  What is assumed is part
+of the answer.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import load, predict, sizes, words
+from analysis import laws, load, predict, sizes, words
 from analysis.experiments import found as experiments
-from analysis.experiments import parallel_law, parallel_scaling
+from analysis.experiments import parallel_law, parallel_more, parallel_scaling
 from analysis.experiments.found import Found
 from analysis.experiments.parallel_law import Coefficients, Measured
+from analysis.experiments.parallel_more import Work
 from analysis.hypotheses import Law
 from analysis.statistics import Floats, Interval
 from backprop_files import UserError
@@ -222,35 +224,32 @@ def of_experiment(
     The interval holds what launches leave open, fitted anew without each pass, and how far steps that no fit saw lie from the
     law (``predict.half_width``).  Raises UserError where there is too little to fit.
     """
-    version = parallel_law.best_version(one, parallel_law.AS_NETWORKS)
-    fitted = parallel_law.fit(one.cells, version=version)
+    fitted = _fitted(one.cells)
     if fitted is None:
         raise UserError(
             f"the experiment parallel has too few rows of {one.name} to fit the law: measure it again, whole"
         )
-    steps = one.steps(parallel_law.STEP)
-    network = _network(layers, activation, steps)
-    errors = parallel_law.left_out(one.cells, version=version)["error"].to_numpy(float)
-    off = predict.half_width(errors, max(len(errors) - parallel_law.TERMS, 2))
+    single = parallel_more.single(one.cells)
+    network = _network(layers, activation, one.steps(parallel_law.STEP))
+    errors = laws.crossvalidate(parallel_more.design(single), single["time_s"].to_numpy(float))
+    off = predict.half_width(errors, max(len(errors) - parallel_more.ANEW - parallel_more.SHARED_OUT, 2))
 
     def cells(share: Floats) -> pd.DataFrame:
         return pd.DataFrame({**network, "n": share, "ranks": 1, "cores": 1})
 
-    def alone(share: Floats, by: Coefficients) -> Floats:
-        at_work = np.array([by.t0_s, by.a_s, by.b_s, by.c_s])
-        return np.asarray(parallel_law.design(cells(share)) @ at_work)
+    def alone(share: Floats, by: Work) -> Floats:
+        return by.seconds(cells(share))
 
     def sent(k: int, by: Coefficients) -> float:
         alpha = by.alpha_s if alpha_s is None else alpha_s
         beta = by.beta_s if beta_s is None else beta_s
-        messages = 1 + by.by_layer * network["depth"]
-        return float(alpha * messages * np.log2(k) + beta * network["gradient_bytes"] * (k - 1) / k)
+        return float(alpha * network["messages"] * np.log2(k) + beta * network["gradient_bytes"] * (k - 1) / k)
 
-    refitted = [parallel_law.fit(without, version=version) for without in one.without]
+    refitted = [_fitted(without) for without in one.without]
 
     def whole(share: int, k: int) -> Interval:
         value, *others = [
-            np.nan if by is None else float(alone(np.array([float(share)]), by)[0]) + sent(k, by)
+            np.nan if by is None else float(alone(np.array([float(share)]), by[0])[0]) + sent(k, by[1])
             for by in (fitted, *refitted)
         ]
         passes = parallel_law.jackknife(float(np.log(value)), np.log(others))
@@ -262,17 +261,23 @@ def of_experiment(
         one.name,
         f"the experiment parallel, {one.name} over {', '.join(map(str, one.ranks))} ranks",
         network["gradient_bytes"],
-        1 + fitted.by_layer * network["depth"],
-        _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s", version=version),
-        _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s", version=version),
+        network["messages"],
+        _exact(alpha_s) if alpha_s is not None else parallel_law.coefficient(one, "alpha_s"),
+        _exact(beta_s) if beta_s is not None else parallel_law.coefficient(one, "beta_s"),
         "given"
         if len(given) == 2
         else f"measured between ranks of this machine{f', but {given[0]} given' if given else ''}",
-        lambda share: alone(share, fitted),
+        lambda share: alone(share, fitted[0]),
         whole,
-        (_told_overlap(one), *_told_messages(fitted, network)),
-        lambda ranks, shares: _beyond(steps, network, shares) + (_more_ranks(one, ranks) if len(given) < 2 else []),
+        (_told_overlap(one), *_told_messages(network["messages"])),
+        lambda ranks, shares: _beyond(single, network, shares) + (_more_ranks(one, ranks) if len(given) < 2 else []),
     )
+
+
+def _fitted(cells: pd.DataFrame) -> tuple[Work, Coefficients] | None:
+    """T1, and what has α and β."""
+    work, network = parallel_more.work(cells), parallel_law.fit(cells)
+    return (work, network) if work and network else None
 
 
 def _exact(value: float) -> Interval:
@@ -280,7 +285,7 @@ def _exact(value: float) -> Interval:
 
 
 def _network(layers: Sequence[int], activation: str, steps: pd.DataFrame) -> dict[str, float]:
-    """m, u, p and the gradient's bytes.  Raises UserError for an activation whose p nobody knows."""
+    """m, u, p, the gradient's bytes and a step's all-reduces.  Raises UserError for an activation whose p nobody knows."""
     m = float(sum(a * b + b for a, b in pairwise(layers)))
     known = dict(zip(steps["activation"], steps["p"], strict=True))
     dial = re.fullmatch(r"horner-(\d+)", activation)
@@ -290,8 +295,17 @@ def _network(layers: Sequence[int], activation: str, steps: pd.DataFrame) -> dic
             f"activation '{activation}' was not measured in this run, which knows {', '.join(['horner-K', *sorted(known)])}"
         )
     each = float((steps["gradient_bytes"] / steps["m"]).iloc[0])
-    u = float(sum(layers[1:-1]))
-    return {"m": m, "u": u, "p": float(p), "depth": len(layers) - 1.0, "gradient_bytes": m * each}
+    u, depth = float(sum(layers[1:-1])), len(layers) - 1.0
+    messages = _messages(steps, depth, m * each)
+    return {"m": m, "u": u, "p": float(p), "depth": depth, "gradient_bytes": m * each, "messages": messages}
+
+
+def _messages(steps: pd.DataFrame, depth: float, gradient_bytes: float) -> float:
+    """All-reduces of a step: every array's and the loss's where all steps sent these, else as many as gradients of that size."""
+    if (steps["messages"] == 2 * steps["depth"] + 1).all():
+        return 2 * depth + 1
+    sizes = steps.groupby("gradient_bytes")["messages"].mean()
+    return float(np.round(np.interp(gradient_bytes, sizes.index.to_numpy(float), sizes.to_numpy(float))))
 
 
 def _beyond(steps: pd.DataFrame, network: dict[str, float], shares: Sequence[int]) -> list[str]:
@@ -309,10 +323,9 @@ def _beyond(steps: pd.DataFrame, network: dict[str, float], shares: Sequence[int
     return told
 
 
-def _told_messages(fitted: Coefficients, network: dict[str, float]) -> list[str]:
+def _told_messages(messages: float) -> list[str]:
     """Where a step sends its gradients in pieces."""
-    more = fitted.by_layer * network["depth"]
-    return [f"a step sends its gradients as {1 + more:.1f} all-reduces, as it does here by the fit"] if more else []
+    return [f"a step sends its gradients as {messages:.0f} all-reduces, as it does here"] if messages > 1 else []
 
 
 def _more_ranks(one: Measured, ranks: Sequence[int]) -> list[str]:

@@ -20,6 +20,8 @@ from bench.quiet import TOLERANCE
 
 #: A round is about so long, many times what ranks take to set off together; of longer calls there is one a round.
 ROUND_S = 0.006
+#: Where ranks share cores, some wait to set off while others compute already, up to 2 ms in all: a round is longer then.
+SHARED_ROUND_S = 0.02
 MOST_ITERATIONS = 2_000
 STAT = Path("/proc/stat")
 #: Warm-up ends when the medians of two successive groups of so many rounds agree, and after so many groups in any case.
@@ -58,6 +60,7 @@ class Lockstep:
     ``cores`` are those of all ranks where they are all on one machine.  They have one clock then: a round lasts from when the
     first has set off, since of ranks that share a core one may set off only when the other is done.  And what others take of
     these cores can be told: a rank that waits for a core holds up all of them, by a turn of some milliseconds for every sum.
+    A round takes about ``round_s``.
     """
 
     def __init__(
@@ -66,8 +69,9 @@ class Lockstep:
         gather: Callable[[Sequence[float]], Any],
         at: Callable[[str], object],
         cores: Sequence[int] = (),
+        round_s: float = ROUND_S,
     ) -> None:
-        self._gather, self._at, self._cores = gather, at, cores
+        self._gather, self._at, self._cores, self._round_s = gather, at, cores, round_s
         self._kernels = reference_kernel.make("cpu", "") if rank == 0 else {}
 
     def time(self, calls: Mapping[str, Timed], rounds: int) -> dict[str, Rounds]:
@@ -124,8 +128,12 @@ class Lockstep:
         """Iterations that fill a round, by the fastest of a few tries; the first call of all is not among them."""
         self._round(name, timed, 1, "the first call")
         once = min(self._round(name, timed, 1, "warm-up") for _ in range(2))
-        once = min(once, self._round(name, timed, _iterations(2 * once), "warm-up"))
-        return int(self._agreed(_iterations(once), f"warm-up of {name}"))  # the slowest rank's time is the same on all
+        once = min(once, self._round(name, timed, self._iterations(2 * once), "warm-up"))
+        # the slowest rank's time is the same on all
+        return int(self._agreed(self._iterations(once), f"warm-up of {name}"))
+
+    def _iterations(self, once_s: float) -> int:
+        return max(1, min(MOST_ITERATIONS, round(self._round_s / max(once_s, 1e-7))))
 
     def _settled(self, calls: Mapping[str, Timed], found: Mapping[str, Rounds]) -> bool:
         before: dict[str, float] = {}
@@ -188,7 +196,3 @@ def _quiet(samples: Sequence[Mapping[str, float]], calls: int) -> list[bool]:
     """Of each sample, whether objects take about as long, in products, as they did at best behind the same call."""
     telltales = [sample["objects"] / sample["product"] if sample else 1.0 for sample in samples]
     return [telltale <= TOLERANCE * min(telltales[i % calls :: calls]) for i, telltale in enumerate(telltales)]
-
-
-def _iterations(once_s: float) -> int:
-    return max(1, min(MOST_ITERATIONS, round(ROUND_S / max(once_s, 1e-7))))

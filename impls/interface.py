@@ -199,6 +199,9 @@ class DataParallel(Protocol):
         Parameters of the ranks drift apart: an instance that has stepped alone is good for nothing else.
         """
 
+    def messages(self) -> int:
+        """All-reduces that a step makes, once it has been taken a few times: a library may send its gradients in pieces."""
+
     def all_reduce(self, size_bytes: int) -> Callable[[], object]:
         """A call that sums a buffer of so many bytes over all ranks, the way gradients are; ``synchronize`` waits for it."""
 

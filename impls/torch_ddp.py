@@ -149,6 +149,12 @@ class TorchDDP:
             self.backward()
         return [p.grad for p in self.model.parameters() if p.grad is not None]
 
+    def messages(self) -> int:
+        """One a bucket, as DDP fills them since its second step."""
+        told = self.model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
+        sizes = str(told.get("rebuilt_bucket_sizes") or told["bucket_sizes"])
+        return len(sizes.split(","))
+
     def all_reduce(self, size_bytes: int) -> Callable[[], object]:
         """The sum in place, of zeros, which stay zeros."""
         buffer = torch.zeros(max(1, size_bytes // 4), device=self.device)

@@ -1,12 +1,15 @@
 """Data-parallel steps over hosts in network namespaces, beside what the law says of them beforehand (``make namespaces``).
 
-Each host is one rank.  The law has its coefficients from one host alone; the network's are (a) the nominal ones, (b) those of
-the all-reduce sweep there, (c) these and s(k), what ranks that compute at once on one machine cost each other, by steps that
-send nothing.  Steps are compared in turn (send after backward), which is what the law is about, and as users take them.
+    T(k) = o(k)·s(k)·S(⌈n/k⌉) + q·α·(k - 1) + β·g·(k - 1)/k
 
-An all-reduce brings every byte over a host's link twice, once to be summed and once as the sum, so nominally
-β = 2·8 / (bits per second), and a hop there and back α = 2·delay.  Hosts share the cores of this machine, but each has a
-link of its own: o(k) multiplies what they compute and not what they send.
+Each host is one rank.  S is a step of one host alone (``analysis.experiments.parallel_more``), q the all-reduces of a step as
+users write it, one of a step that sends when backward has ended.  The network's coefficients are (a) the nominal ones, (b)
+those of the all-reduce sweep there, (c) these and s(k), what ranks that compute at once on one machine cost each other, by
+steps that send nothing.
+
+gloo sends a gradient round a ring: every byte over a host's link twice, once to be summed and once as the sum, so nominally
+β = 2·8 / (bits per second), and 2·(k - 1) messages one after the other, so α = 2·delay.  Hosts share the cores of this machine,
+but each has a link of its own: o(k) multiplies what they compute and not what they send.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,9 +29,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import laws, words
-from analysis.experiments import parallel_law
+from analysis.experiments import parallel_law, parallel_more
 from analysis.experiments.found import Found
-from analysis.experiments.parallel_law import Coefficients
+from analysis.experiments.parallel_more import Work
 from backprop_files import UserError, write_json
 from bench import namespaces, ranks
 from bench.experiments import parallel
@@ -46,6 +49,10 @@ STEPS = ((SMALL, 1024), (_wide(256, "horner-32"), 512), (MIDDLE, 512), (LARGE, 2
 ALONE = ((_wide(32), 32), (SMALL, 64), (MIDDLE, 32), (_wide(64, "horner-32", 6), 512))
 
 
+#: How a step is taken, in words.
+TAKEN = {parallel_law.STEP: "as users write it", parallel_law.IN_TURN: "sent after backward"}
+
+
 @dataclass(frozen=True)
 class Compared:
     """One step over ``hosts`` of a network: seconds measured, and predicted by each of the three."""
@@ -53,8 +60,8 @@ class Compared:
     network: str
     hosts: int
     step: str
-    step_s: float
-    in_turn_s: float
+    taken: str
+    measured_s: float
     nominal_s: float
     measured_network_s: float
     with_contention_s: float
@@ -63,7 +70,7 @@ class Compared:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and compare; 0 done or not permitted, which is said, 1 a launch failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--impls", default="torch-ddp", help="torch-ddp, jax-sharded")
+    parser.add_argument("--impls", default="torch-ddp,jax-sharded", help="as they are registered")
     parser.add_argument("--hosts", default=",".join(map(str, HOSTS)))
     parser.add_argument("--networks", default="", help="bits a second and seconds of delay: 2e8:0,1e9:0.001")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -145,15 +152,11 @@ def placed(network: Network) -> Iterator[tuple[ranks.Host, ...]]:
 
 
 def compare(impl: str, network: Network, rows: Sequence[dict[str, Any]]) -> list[Compared]:
-    """The law's coefficients from one host, and what it says of the steps over several."""
+    """The law's coefficients from one host, and what it says of the steps over several.  Raises UserError for too few rows."""
     (one,) = parallel_law.measured(Found("parallel", {"impls": [impl]}, {}, "", list(rows), []))
-    single = _of(one.cells, parallel_law.STEP)
-    single = single[single["ranks"] == 1]
-    prices, _ = laws.fit_relative(parallel_law.design(single), single["time_s"].to_numpy(float))
     sweep = parallel_law.gradient_sized(one.cells)
-    (alpha_s, beta_s), _ = laws.fit_relative(
-        parallel_law.sweep_design(sweep, parallel_law.FREE), sweep["time_s"].to_numpy(float)
-    )
+    columns = parallel_law.sweep_design(sweep, parallel_law.RING_FREE)
+    (alpha_s, beta_s), _ = laws.fit_relative(columns, sweep["time_s"].to_numpy(float))
     nominal = (2 * network.delay_s, 2 * 8 / network.bits_per_s)
     for name, unit, promised, found in (
         ("α", "a hop", nominal[0], float(alpha_s)),
@@ -164,75 +167,68 @@ def compare(impl: str, network: Network, rows: Sequence[dict[str, Any]]) -> list
     contention = parallel_law.contention(one.cells)
     if contention:
         print("computing at once costs " + ", ".join(f"×{s:.2f} over {k}" for k, s in contention.items()))
-    steps = _of(one.cells, parallel_law.STEP)
-    steps = steps[steps["ranks"] > 1].reset_index(drop=True)
-    in_turn = _of(one.cells, parallel_law.IN_TURN).set_index(["layers", "activation", "n", "ranks"])["time_s"]
-    by = [
-        seconds(steps, prices, *nominal, {}, one.cores),
-        seconds(steps, prices, float(alpha_s), float(beta_s), {}, one.cores),
-        seconds(steps, prices, float(alpha_s), float(beta_s), contention, one.cores),
-    ]
-    return [
-        Compared(
-            str(network), int(row["ranks"]), _step(row), float(row["time_s"]), float(in_turn[_cell(row)]), *predicted
+    compared = []
+    for variant in TAKEN:
+        work = parallel_more.work(one.cells, variant)
+        if work is None:
+            raise UserError(f"{impl}: too few steps of one host to tell the law")
+        steps = one.cells[(one.cells["variant"] == variant) & (one.cells["ranks"] > 1)]
+        by = (
+            seconds(steps, work, *nominal, {}),
+            seconds(steps, work, float(alpha_s), float(beta_s), {}),
+            seconds(steps, work, float(alpha_s), float(beta_s), contention),
         )
-        for row, predicted in zip(steps.to_dict("records"), zip(*by, strict=True), strict=True)
-    ]
-
-
-def _cell(row: dict[Any, Any]) -> tuple[Any, ...]:
-    return (row["layers"], row["activation"], row["n"], row["ranks"])
+        compared += [
+            Compared(str(network), int(row["ranks"]), _step(row), TAKEN[variant], float(row["time_s"]), *predicted)
+            for row, predicted in zip(steps.to_dict("records"), zip(*by, strict=True), strict=True)
+        ]
+    return compared
 
 
 def _step(row: dict[Any, Any]) -> str:
     return f"{row['layers']} {row['activation']} n={row['n']:.0f}"
 
 
-def _of(cells: pd.DataFrame, variant: str) -> pd.DataFrame:
-    return cells[(cells["kind"] == "step") & (cells["variant"] == variant)]
-
-
 def seconds(
-    steps: pd.DataFrame, prices: np.ndarray, alpha_s: float, beta_s: float, contention: dict[int, float], cores: int
+    steps: pd.DataFrame, work: Work, alpha_s: float, beta_s: float, contention: Mapping[int, float]
 ) -> list[float]:
-    """o(k)·s(k)·(t0 + ⌈n/k⌉·(a·m + b·u·p) + c·m) + α·log2 k + β·g·(k - 1)/k: links are each host's own."""
-    t0_s, a_s, b_s, c_s = map(float, prices)
-    law = Coefficients(alpha_s, beta_s, t0_s, a_s, b_s, c_s, contention, cores, prices=parallel_law.NOTHING)
-    return [float(s) for s in law.seconds(steps)]
+    """o(k)·s(k)·S(⌈n/k⌉) + q·α·(k - 1) + β·g·(k - 1)/k: links are each host's own."""
+    k, cores, q, g = (parallel_law.numbers(steps, name) for name in ("ranks", "cores", "messages", "gradient_bytes"))
+    slower = parallel_law.shared(k, cores) * np.array([contention.get(int(ranks), 1.0) for ranks in k])
+    sent = q * alpha_s * (k - 1) + beta_s * g * (k - 1) / k
+    return [float(s) for s in slower * work.seconds(steps) + sent]
 
 
 def show(compared: Sequence[Compared]) -> None:
-    """A table: measured, and each prediction with its error against the step in turn."""
+    """A table: measured, and each prediction with its error."""
     print(
-        f"{'hosts':>5}  {'step':<34}{'as users':>10}{'in turn':>10}{'nominal':>17}{'measured α, β':>17}{'and s(k)':>17}"
+        f"{'hosts':>5}  {'step':<38}{'taken':<21}{'measured':>10}{'nominal':>17}{'measured α, β':>17}{'and s(k)':>17}"
     )
     for one in compared:
         told = [
-            f"{words.seconds(s):>10}{100 * (s / one.in_turn_s - 1):+6.0f}%"
+            f"{words.seconds(s):>10}{100 * (s / one.measured_s - 1):+6.0f}%"
             for s in (one.nominal_s, one.measured_network_s, one.with_contention_s)
         ]
-        print(
-            f"{one.hosts:>5}  {one.step:<34}{words.seconds(one.step_s):>10}{words.seconds(one.in_turn_s):>10}{''.join(told)}"
-        )
+        print(f"{one.hosts:>5}  {one.step:<38}{one.taken:<21}{words.seconds(one.measured_s):>10}{''.join(told)}")
     print(flush=True)
 
 
 def summary(compared: Sequence[Compared]) -> str:
-    """Median and largest error of each prediction of steps in turn, by hosts."""
+    """Median and largest error of each prediction, by hosts and by how the step is taken."""
     lines = []
-    for k in sorted({one.hosts for one in compared}):
-        own = [one for one in compared if one.hosts == k]
+    for k, taken in sorted({(one.hosts, one.taken) for one in compared}):
+        own = [one for one in compared if (one.hosts, one.taken) == (k, taken)]
         told = []
         for name, field in (
             ("nominal network", "nominal_s"),
             ("measured network", "measured_network_s"),
             ("and s(k)", "with_contention_s"),
         ):
-            errors = np.abs([getattr(one, field) / one.in_turn_s - 1 for one in own])
+            errors = np.abs([getattr(one, field) / one.measured_s - 1 for one in own])
             told.append(
                 f"{name} {words.percent(float(np.median(errors)))} (at most {words.percent(float(errors.max()))})"
             )
-        lines.append(f"{k} hosts, {len(own)} steps, median error: " + ", ".join(told))
+        lines.append(f"{k} hosts, {len(own)} steps {taken}, median error: " + ", ".join(told))
     return "\n".join(lines)
 
 

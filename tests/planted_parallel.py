@@ -15,6 +15,7 @@ from analysis.experiments.found import Found
 NETWORKS = (((64, 128, 128, 10), 4), ((64, 512, 512, 10), 4), ((64, 128, 128, 10), 48), ((64, 256, 256, 256, 10), 4))
 BYTES = tuple(8 * 8**i for i in range(8))  # 8 B … 16 MiB
 N0 = 256
+CACHE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,17 @@ class Truth:
     contention: float = 1.1
     cores: int = 2
     hidden: float = 0.0
-    by_layer: float = 0.0  # all-reduces that every layer adds where nothing waits
-    dearer: float = 0.0  # what a byte costs more in a step that waits for nothing
-    waits: float = 0.0  # a further power of o(k) that steps pay for sending
-    prices: tuple[float, float, float] = (1.0, 1.0, 1.0)  # powers of o(k) for work, hops and bytes
+    t1_s: float = 0.0  # a layer
+    t2_s: float = 0.0  # a hidden layer and operation
+    by_layer: int = 0  # all-reduces of a step for every layer, beside one
+    cold_s: float = 0.0  # what a byte costs more in a step
+    far_s: float = 0.0  # what a byte beyond a core's cache does
+    lag_s: float = 0.0  # what two ranks wait for the last of them
+    shared: tuple[float, float, float] = (
+        2.0,
+        2.0,
+        2.0,
+    )  # what work, hops and bytes cost two ranks on one core, in times
     crowded: bool = False  # whether two ranks are also measured on one core
     hops: Callable[[int], float] = field(default=math.log2)
     compute: Callable[[float, int], float] = field(default=lambda share, k: share)
@@ -44,21 +52,37 @@ class Truth:
         """o(k)."""
         return max(1.0, k / (cores or self.cores))
 
+    def costs(self, k: int, cores: int = 0) -> tuple[float, float, float, float]:
+        """Of work, hops, bytes and lag, in times of what they cost ranks with a core each: linear in o(k); a hop between
+        several cores lies between that and turns.
+        """
+        over = self.over(k, cores)
+        work, hop, byte = (1 + (times - 1) * (over - 1) for times in self.shared)
+        return work, hop if cores == 1 else math.sqrt(hop * over), byte, hop
+
     def sends(self, k: int, size: float, cores: int = 0) -> float:
         """Seconds of an all-reduce."""
-        over, (_, hop, byte) = self.over(k, cores), self.prices
-        return float(over**hop * self.alpha_s * self.hops(k) + over**byte * self.beta_s * size * (k - 1) / k)
+        _, hop, byte, _ = self.costs(k, cores)
+        by_byte = byte * (self.beta_s * size + self.far_s * max(0, size - CACHE)) * (k - 1) / k
+        return hop * self.alpha_s * self.hops(k) + by_byte
+
+    def messages(self, variant: str, depth: int) -> int:
+        """All-reduces of a step."""
+        return {"step": 1 + self.by_layer * depth, "in_turn": 1, "alone": 0}[variant]
 
     def step(self, variant: str, k: int, row: dict[str, Any], cores: int = 0) -> float:
         """Seconds of a step; on one core nothing runs at once."""
         share = self.compute(math.ceil(row["n"] / k), k)
         work = self.t0_s + share * (self.a_s * row["m"] + self.b_s * row["u"] * row["p"]) + self.c_s * row["m"]
-        over = self.over(k, cores)
-        work *= over ** self.prices[0] * (self.contention if k > 1 and cores != 1 else 1.0)
-        sent = 0.0 if variant == "alone" else over**self.waits * self.sends(k, row["gradient_bytes"], cores)
-        more = self.by_layer * row["depth"] * over ** self.prices[1] * self.alpha_s * self.hops(k)
-        more += self.dearer * over ** self.prices[2] * self.beta_s * row["gradient_bytes"] * (k - 1) / k
-        return float(work + (more if variant == "step" else 0) + sent * (1 - self.hidden if variant == "step" else 1))
+        work += self.t1_s * row["depth"] + self.t2_s * (row["depth"] - 1) * row["p"]
+        more, hop, byte, lag = self.costs(k, cores)
+        work *= more * (self.contention if k > 1 and cores != 1 else 1.0)
+        sent = 0.0 if variant == "alone" else self.sends(k, row["gradient_bytes"], cores)
+        if variant == "step":
+            sent *= 1 - self.hidden
+            sent += (self.messages(variant, row["depth"]) - 1) * hop * self.alpha_s * self.hops(k)
+            sent += byte * self.cold_s * row["gradient_bytes"] * (k - 1) / k + lag * self.lag_s * math.log2(k)
+        return float(work + sent)
 
 
 USUAL = Truth()
@@ -111,7 +135,9 @@ def rows(
 
             for row in points(k):
                 for variant in ("step", "in_turn", "alone"):
-                    add(truth.step(variant, k, row, cores), kind="step", variant=variant, **row)
+                    messages = truth.messages(variant, row["depth"])
+                    seconds = truth.step(variant, k, row, cores)
+                    add(seconds, kind="step", variant=variant, messages=messages, **row)
             for size in BYTES:
                 add(truth.sends(k, size, cores) if k > 1 else 2e-5, kind="all_reduce", bytes=size)
     return made
@@ -119,4 +145,5 @@ def rows(
 
 def found(truth: Truth = USUAL, **how: Any) -> Found:
     """A whole experiment."""
-    return Found("parallel", {"impls": ["torch-ddp"]}, {}, "now", rows(truth, **how), [])
+    machine = {"caches": {"L2": f"{CACHE >> 10}K"}}
+    return Found("parallel", {"impls": ["torch-ddp"]}, machine, "now", rows(truth, **how), [])

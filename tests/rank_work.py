@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -104,6 +105,37 @@ def _own_parameters(instance: Any, own: str) -> Any:
         return flat(instance.parameters())
     theta = getattr(instance, own)[0]
     return flat([np.asarray(p.addressable_shards[0].data)[0] for p in theta])
+
+
+def messages(desk: Desk, arguments: Mapping[str, Any]) -> list[Row]:
+    """All-reduces of a step: as the implementation tells, and as its library is seen to make them."""
+    made = []
+    for layers in arguments["networks"]:
+        instance = desk.prepare(make_problem(Network(tuple(layers)), 8, 0))
+        for _ in range(3):  # DDP arranges its buckets anew after its first step
+            instance.step()
+        instance.synchronize()
+        made.append({"told": instance.messages(), "seen": SEEN[desk.entry.name](instance)})
+    return made
+
+
+def _profiled(instance: Any) -> int:
+    """What torch's profiler sees of gloo in a step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        instance.step()
+    return sum(event.count for event in seen.key_averages() if event.key == "gloo:all_reduce")
+
+
+def _compiled(instance: Any) -> int:
+    """The arrays of all all-reduces in what XLA has compiled."""
+    arguments = (instance.theta, instance.x, instance.t, instance.w, instance.state)
+    text = instance._compiled.step.lower(*arguments).compile().as_text()
+    return sum(operands.count("%") for operands in re.findall(r" all-reduce\(([^)]*)\)", text))
+
+
+SEEN: dict[str, Callable[[Any], int]] = {"torch-ddp": _profiled, "jax-sharded": _compiled}
 
 
 # --- planted errors: each must be caught by the check that stands before every timing ---------------------------------

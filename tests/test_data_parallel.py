@@ -80,6 +80,14 @@ def test_alone_each_rank_goes_its_own_way(impl: str, tmp_path: Path) -> None:
     assert row["apart"] > 0.01  # or something was sent after all
 
 
+@pytest.mark.parametrize("impl", [entry.name for entry in ENTRIES])
+def test_a_step_makes_as_many_all_reduces_as_it_tells(impl: str, tmp_path: Path) -> None:
+    networks = [(5, 7, 6, 4), (64, 1024, 1024, 10)]  # less than DDP's first bucket, and more
+    rows = launch(impl, 2, "processes", "messages", {"networks": networks}, tmp_path)
+    assert [row["told"] for row in rows] == [row["seen"] for row in rows]
+    assert [row["told"] for row in rows] == ([1, 2] if impl == "torch-ddp" else [7, 7])
+
+
 @pytest.mark.parametrize(("n", "k"), [(8, 4), (11, 4), (3, 4), (1, 4), (1000, 7), (5, 1)])
 def test_every_row_is_somebodys(n: int, k: int) -> None:
     shares = [range(n)[share(n, k, rank)] for rank in range(k)]

@@ -79,6 +79,7 @@ def test_shares_on_one_core_are_those_that_one_rank_has_alone(profile: str) -> N
     single = {(p.network, p.n) for p in parallel.points(profile, 1)}
     crowded = parallel.points(profile, 2, crowded=True)
     assert sum((p.network, p.n // 2) in single for p in crowded) >= len(parallel.SCALED[profile])
+    assert {(p.network, p.n) for p in crowded} >= set(parallel.MODEL[profile])  # whose steps are talk
     assert {(p.network, p.n) for p in crowded} <= {(p.network, p.n) for p in parallel.points(profile, 2)}
 
 
@@ -135,6 +136,7 @@ def test_a_small_run_leaves_the_rows_that_the_analysis_reads(tmp_path: Path) -> 
         assert len(row["seconds"]) >= parallel.ROUNDS["smoke"] and min(row["seconds"]) > 0
         assert all(len(beside) == len(row["seconds"]) for beside in row["reference_s"].values())
         assert 0 <= row["quiet"] <= len(row["seconds"])
+    assert {(row["variant"], row["messages"]) for row in steps} == {("step", 1), ("in_turn", 1), ("alone", 0)}
     for row in steps:
         network = Network(tuple(row["layers"]), row["activation"], row["loss"])
         assert (row["m"], row["u"], row["gradient_bytes"]) == (network.m, network.u, 4 * network.m)
@@ -216,6 +218,14 @@ def test_of_ranks_on_one_core_the_round_lasts_from_the_first_to_the_last(monkeyp
         together = Lockstep(0, after_each_other, lambda where: None, cores)
         round_s = together._round("step", Timed(clock.takes(0.004), lambda: None), 5, "round 1")
         assert round_s == pytest.approx(longer * 0.004, rel=1e-4)
+
+
+def test_rounds_are_longer_where_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, together = planted(monkeypatch, lambda own: own)
+    longer = Lockstep(0, together._gather, lambda where: None, (), lockstep.SHARED_ROUND_S)
+    calls = {"step": Timed(clock.takes(1e-3), lambda: None)}
+    assert together.time(calls, 4)["step"].iterations == 6
+    assert longer.time(calls, 4)["step"].iterations == 20
 
 
 @pytest.mark.parametrize(("foreign", "share"), [(0, 0.0), (5, 0.05), (40, 0.4)])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.charts import Axis, Chart, Line, Panel, Row, Way
-from analysis.experiments.parallel_law import Coefficients, Measured, gradient_sized
+from analysis.experiments.parallel_law import Law, Measured, gradient_sized
 from analysis.experiments.parallel_scaling import SCALINGS, Efficiency, Network, line, networks, shares
 from analysis.statistics import Floats
 
@@ -26,7 +26,7 @@ PARTS = {
     "communication": ("communication", "#D55E00"),
 }
 
-Fits = Mapping[str, Coefficients]
+Fits = Mapping[str, Law]
 
 
 def chosen(one: Measured, scaling: str) -> list[Network]:
@@ -123,14 +123,8 @@ def _all_reduces(one: Measured, k: int, fits: Fits) -> Iterator[Line]:
     )
     for low, high, way, means in ways:
         sizes = np.geomspace(low, high, 40)
-        law = _all_reduce_s(fits[one.name], one.cores, k, sizes)
+        law = fits[one.name].all_reduce_s(k, one.cores, sizes)
         yield Line(f"{k} ranks", list(sizes), list(law * 1e3), way, means)
-
-
-def _all_reduce_s(found: Coefficients, cores: int, k: int, sizes: Floats) -> Floats:
-    over, ranks = max(1.0, k / cores), np.array([float(k)])
-    by_hop = over**found.prices.hop * found.alpha_s * found.hops(ranks)
-    return np.asarray(by_hop + over**found.prices.byte * found.beta_s * sizes * (k - 1) / k)
 
 
 def _byte_marks(sizes: pd.Series) -> dict[float, str]:

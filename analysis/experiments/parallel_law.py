@@ -1,16 +1,11 @@
-"""The law of data parallelism, fitted: what an all-reduce costs, what ranks at once cost each other, a step over k of them.
+"""The law of data parallelism as declared, fitted: what an all-reduce costs, what ranks at once cost each other, a step over k.
 
     T(k) = o(k)·[s(k)·(t0 + ⌈n/k⌉·(a·m + b·u·p) + c·m) + α·log2 k + β·g·(k - 1)/k]
 
 with g the bytes of the gradient, o(k) = max(1, k/c) for k ranks that share c cores, and s(k) what ranks at once cost each
 other in caches and memory.  The slowest rank has ⌈n/k⌉ examples.  α and β come from the all-reduce sweep alone, of sizes that
 gradients have, s(k) from steps that send nothing, and t0, a, b and c from steps, with the rest known.  Coefficients cannot be
-negative, errors are relative (``analysis.laws``).
-
-Where two ranks were also measured on one core, they tell what sharing one costs (``Prices``), and more ranks than cores are
-predicted without a row of theirs:
-
-    T(k) = o(k)^w·s(min(k, c))·(t0 + ⌈n/k⌉·(a·m + b·u·p) + c·m) + o(k)^x·α·(k - 1) + o(k)^y·β·g·(k - 1)/k
+negative, errors are relative (``analysis.laws``).  ``parallel_more`` predicts more ranks than were measured.
 
 Ranks wait for the slowest of them, and how they get in each other's way is part of what a step takes: a launch tells a cell by
 its median round, not by its fastest, in which they happened not to.  A cell's time is the median over passes, since a
@@ -25,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from analysis import laws
 from analysis.experiments.found import Found, undisturbed
+from analysis.load import cache_bytes
 from analysis.statistics import Bools, Floats, Interval, t_quantile
 from backprop_files import UserError
 
@@ -47,24 +44,12 @@ OF_MEDIAN = 1.2
 
 
 @dataclass(frozen=True)
-class Prices:
-    """What sharing a core costs, as powers of o(k): 1 is taking turns, 0 nothing; of computing, of a hop, and of a byte."""
-
-    work: float = 1.0
-    hop: float = 1.0
-    byte: float = 1.0
-
-
-TURNS, NOTHING = Prices(), Prices(hop=0.0, byte=0.0)
-
-
-@dataclass(frozen=True)
 class Form:
-    """How an all-reduce may depend on k: what multiplies α, and what sending costs ranks that share cores (None: as measured)."""
+    """How an all-reduce may depend on k: what multiplies α, and whether it waits for shared cores."""
 
     name: str
     hops: Callable[[Floats], Floats]
-    prices: Prices | None
+    waits: bool
 
 
 def _tree(k: Floats) -> Floats:
@@ -75,48 +60,11 @@ def _ring(k: Floats) -> Floats:
     return np.asarray(k - 1.0)
 
 
-DECLARED = Form("α·log2 k, cores shared", _tree, TURNS)
-FREE = Form("α·log2 k, cores free", _tree, NOTHING)
+DECLARED = Form("α·log2 k, cores shared", _tree, waits=True)
 #: gloo passes gradients round a ring, 2·(k - 1) messages one after the other.
-PRICED = Form("α·(k − 1), cores as priced", _ring, None)
-FORMS = (
-    DECLARED,
-    Form("α·(k − 1), cores shared", _ring, TURNS),
-    FREE,
-    Form("α·(k − 1), cores free", _ring, NOTHING),
-    Form("α·log2 k, cores as priced", _tree, None),
-    PRICED,
-)
-
-
-@dataclass(frozen=True)
-class Version:
-    """How steps may send: all gradients at once, or every layer adding all-reduces of its own (α's part times 1 + r·layers, r
-    fitted), as where a library sends every array by itself.  ``as_found`` lets hops and bytes cost what they do in steps, where
-    caches are cold and ranks arrive apart: α's part times 1 + u + r·layers and β's part times 1 + v, all of them fitted.  And
-    the form that an all-reduce has.
-    """
-
-    name: str
-    by_layer: bool
-    form: Form
-    as_found: bool = False
-
-
-AS_DECLARED = Version("as declared", by_layer=False, form=DECLARED)
-AT_ONCE_PRICED = Version("cores as priced", by_layer=False, form=PRICED)
-BY_LAYER_PRICED = Version("by layer, cores as priced", by_layer=True, form=PRICED)
-AS_FOUND_PRICED = Version("as steps find it, cores as priced", by_layer=True, form=PRICED, as_found=True)
-VERSIONS = (
-    AS_DECLARED,
-    Version("by layer", by_layer=True, form=DECLARED),
-    Version("by layer, cores free", by_layer=True, form=FREE),
-    AT_ONCE_PRICED,
-    BY_LAYER_PRICED,
-    AS_FOUND_PRICED,
-)
-#: What hops and bytes cost more in steps is this machine's caches and cores, which another network's α and β do not scale.
-AS_NETWORKS = tuple(version for version in VERSIONS if not version.as_found)
+RING = Form("α·(k − 1), cores shared", _ring, waits=True)
+RING_FREE = Form("α·(k − 1), cores free", _ring, waits=False)
+FORMS = (DECLARED, RING, Form("α·log2 k, cores free", _tree, waits=False), RING_FREE)
 
 
 @dataclass(frozen=True)
@@ -133,11 +81,6 @@ class Coefficients:
     c_s: float
     contention: Mapping[int, float]
     cores: int  # that ranks share at most
-    by_layer: float = 0.0  # all-reduces that every layer adds to the one of a step
-    by_step: float = 0.0  # what a hop costs more in a step than in an all-reduce by itself, as a share
-    by_byte: float = 0.0  # what a byte does
-    prices: Prices = TURNS
-    hops: Callable[[Floats], Floats] = _tree  # of an all-reduce, by k
 
     def s(self, ranks: Floats, cores: Floats) -> Floats:
         """As measured on all cores, else 1 + σ·(min(k, c) - 1), linear in the ranks that run at once (Gunther 2007)."""
@@ -160,21 +103,25 @@ class Coefficients:
         """
         at_work = design(cells) * np.array([self.t0_s, self.a_s, self.b_s, self.c_s])
         compute, replicated = at_work[:, 1] + at_work[:, 2], at_work[:, 0] + at_work[:, 3]
-        ranks, cores = _numbers(cells, "ranks"), _numbers(cells, "cores")
+        ranks, cores = numbers(cells, "ranks"), numbers(cells, "cores")
         alone, slower = compute + replicated, self.s(ranks, cores)
         found = {
             "compute": compute,
             "replicated": replicated,
             "contention": (slower - 1) * alone,
-            "waiting": (shared(ranks, cores) ** self.prices.work - 1) * slower * alone,
-            "communication": communication(cells, self)
-            + pieces(cells, self) @ np.array([self.by_layer, self.by_step, self.by_byte]),
+            "waiting": (shared(ranks, cores) - 1) * slower * alone,
+            "communication": communication(cells, self),
         }
         return pd.DataFrame(found, index=cells.index)
 
     def seconds(self, cells: pd.DataFrame) -> Floats:
         """T(k), a number a cell."""
         return np.asarray(self.parts(cells).sum(axis=1), float)
+
+    def all_reduce_s(self, ranks: int, cores: int, sizes: Floats) -> Floats:
+        """An all-reduce by itself, of so many bytes."""
+        k = np.full(len(sizes), float(ranks))
+        return np.asarray(_columns(k, np.minimum(k, cores), sizes) @ np.array([self.alpha_s, self.beta_s]))
 
 
 def shared(ranks: Floats, cores: Floats) -> Floats:
@@ -184,40 +131,29 @@ def shared(ranks: Floats, cores: Floats) -> Floats:
 
 def share(cells: pd.DataFrame) -> Floats:
     """⌈n/k⌉, the examples of the slowest rank."""
-    return np.asarray(np.ceil(_numbers(cells, "n") / _numbers(cells, "ranks")))
+    return np.asarray(np.ceil(numbers(cells, "n") / numbers(cells, "ranks")))
 
 
 def design(cells: pd.DataFrame) -> Floats:
     """Columns t0, a, b, c of what one rank does, shape (cells, 4)."""
-    n, m = share(cells), _numbers(cells, "m")
-    return np.column_stack([np.ones(len(cells)), n * m, n * _numbers(cells, "u") * _numbers(cells, "p"), m])
+    n, m = share(cells), numbers(cells, "m")
+    return np.column_stack([np.ones(len(cells)), n * m, n * numbers(cells, "u") * numbers(cells, "p"), m])
 
 
 def communication(cells: pd.DataFrame, by: Coefficients) -> Floats:
-    """o(k)^x·α·hops(k) + o(k)^y·β·g·(k - 1)/k of steps, with x = y = 1 as declared; nothing where they send nothing."""
-    columns = _sending(cells, _numbers(cells, "gradient_bytes"), by.hops, by.prices)
-    return _sent(cells, columns @ np.array([by.alpha_s, by.beta_s]))
+    """o(k)·(α·log2 k + β·g·(k - 1)/k) of steps; nothing where they send nothing."""
+    columns = _columns(numbers(cells, "ranks"), numbers(cells, "cores"), numbers(cells, "gradient_bytes"))
+    return np.asarray(np.where(cells["variant"] == ALONE, 0.0, columns @ np.array([by.alpha_s, by.beta_s])))
 
 
-def pieces(cells: pd.DataFrame, by: Coefficients) -> Floats:
-    """Columns of what steps may pay beside: α's part for every layer, α's part, and β's part."""
-    columns = _sending(cells, _numbers(cells, "gradient_bytes"), by.hops, by.prices)
-    by_hop, by_byte = by.alpha_s * columns[:, 0], by.beta_s * columns[:, 1]
-    return np.column_stack([_sent(cells, more) for more in (by_hop * _numbers(cells, "depth"), by_hop, by_byte)])
+def _columns(k: Floats, cores: Floats, size_bytes: Floats, form: Form = DECLARED) -> Floats:
+    """Columns α and β: o(k)·hops(k) and o(k)·B·(k - 1)/k."""
+    over = shared(k, cores) if form.waits else np.ones(len(k))
+    return np.column_stack([over * form.hops(k), over * size_bytes * (k - 1) / k])
 
 
-def _sent(cells: pd.DataFrame, seconds: Floats) -> Floats:
-    return np.asarray(np.where(cells["variant"] == ALONE, 0.0, seconds))
-
-
-def _sending(cells: pd.DataFrame, size_bytes: Floats, hops: Callable[[Floats], Floats], prices: Prices) -> Floats:
-    """Columns α and β: o(k)^x·hops(k) and o(k)^y·B·(k - 1)/k."""
-    k = _numbers(cells, "ranks")
-    over = shared(k, _numbers(cells, "cores"))
-    return np.column_stack([over**prices.hop * hops(k), over**prices.byte * size_bytes * (k - 1) / k])
-
-
-def _numbers(cells: pd.DataFrame, name: str) -> Floats:
+def numbers(cells: pd.DataFrame, name: str) -> Floats:
+    """A column as numbers."""
     return cells[name].to_numpy(float)
 
 
@@ -295,11 +231,13 @@ def measured(found: Found) -> list[Measured]:
 
 def _rows(found: Found) -> pd.DataFrame:
     made = []
+    told = cache_bytes(found.machine.get("caches"))["L2"]
+    cache = told if np.isfinite(told) else np.inf  # nothing lies beyond what nobody knows
     for row in found.rows:
         try:
             if not row["seconds"]:
                 raise ValueError("no rounds")
-            made.append(_row(row, found.usual_seconds(row)))
+            made.append(_row(row, found.usual_seconds(row)) | {"cache_bytes": cache})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"experiment parallel, {row['key']}: a row is of another form ({type(error).__name__}: {error}); "
@@ -330,6 +268,7 @@ def _row(row: Mapping[str, object], time_s: float) -> dict[str, object]:
         "bytes": 0.0 if step else float(str(row["bytes"])),
         **{name: float(str(row[name])) if step else 0.0 for name in ("n", *SIZES)},
         **{name: int(str(row[name])) for name in ("ranks", "cores")},
+        "messages": int(str(row.get("messages", 1))),  # all-reduces of a step
         "time_s": time_s,
     }
 
@@ -344,16 +283,17 @@ def _measured(name: str, impl: str, rows: pd.DataFrame) -> Measured:
     rows = undisturbed(rows, CELL)
     logs = rows.assign(log_s=np.log(rows["time_s"])).pivot_table("log_s", CELL, "pass", sort=False)
     table = logs.to_numpy(float)
-    first = rows.groupby(CELL, sort=False)[["scaling", *SIZES]].first().reindex(logs.index).reset_index()
+    kept = rows.groupby(CELL, sort=False)[["scaling", "messages", "cache_bytes", *SIZES]].first()
+    first = kept.reindex(logs.index).reset_index()
     return Measured(name, impl, first.assign(time_s=np.exp(np.nanmedian(table, axis=1))), table)
 
 
 # --- fits -----------------------------------------------------------------------------------------------------------
 
 
-def sweep_design(sweep: pd.DataFrame, form: Form = DECLARED, prices: Prices = TURNS) -> Floats:
-    """Columns α and β of all-reduces; ``prices`` are those measured, for a form that has none of its own."""
-    return _sending(sweep, _numbers(sweep, "bytes"), form.hops, form.prices or prices)
+def sweep_design(sweep: pd.DataFrame, form: Form = DECLARED) -> Floats:
+    """Columns α and β of all-reduces."""
+    return _columns(numbers(sweep, "ranks"), numbers(sweep, "cores"), numbers(sweep, "bytes"), form)
 
 
 def sweep_of(cells: pd.DataFrame, crowded: bool = False) -> pd.DataFrame:
@@ -372,79 +312,35 @@ def gradient_sized(cells: pd.DataFrame, crowded: bool = False) -> pd.DataFrame:
     return sweep[sweep["bytes"] >= least] if np.isfinite(least) else sweep
 
 
-def fit(cells: pd.DataFrame, variant: str = STEP, version: Version = AS_DECLARED) -> Coefficients | None:
-    """All coefficients from these cells; None where there are too few of a kind, or no prices where the version asks."""
+def fit(cells: pd.DataFrame, variant: str = STEP) -> Coefficients | None:
+    """All coefficients from these cells; None where there are too few of a kind."""
     sweep, steps = gradient_sized(cells), of(cells, "step", variant)
     if len(sweep) < LEAST_CELLS or len(steps) < TERMS + laws.SPARE_CELLS:
         return None
-    form = version.form
-    prices = form.prices or priced(cells)
-    if prices is None:
-        return None
-    (alpha, beta), _ = laws.fit_relative(sweep_design(sweep, form, prices), _numbers(sweep, "time_s"))
-    slower = contention(cells, prices.work)
-    if form.prices is None:  # what ranks beyond the cores cost each other is in the price
-        slower = {k: value for k, value in slower.items() if k <= cells["cores"].max()}
-    of_cells = (slower, int(cells["cores"].max()))
-    known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, *of_cells, prices=prices, hops=form.hops)
-    (t0, a, b, c, *more), _ = laws.fit_relative(*_step_problem(known, steps, version))
-    by_layer, by_step, by_byte = [*map(float, more), 0.0, 0.0, 0.0][:3]
-    found = replace(
-        known,
-        t0_s=float(t0),
-        a_s=float(a),
-        b_s=float(b),
-        c_s=float(c),
-        by_layer=by_layer,
-        by_step=by_step,
-        by_byte=by_byte,
-    )
-    return _repriced(found, of(cells, "step", variant, crowded=True)) if version.as_found else found
+    (alpha, beta), _ = laws.fit_relative(sweep_design(sweep), numbers(sweep, "time_s"))
+    of_cells = (contention(cells), int(cells["cores"].max()))
+    known = Coefficients(float(alpha), float(beta), 0.0, 0.0, 0.0, 0.0, *of_cells)
+    (t0, a, b, c), _ = laws.fit_relative(*_step_problem(known, steps))
+    return replace(known, t0_s=float(t0), a_s=float(a), b_s=float(b), c_s=float(c))
 
 
-def _step_problem(
-    known: Coefficients, steps: pd.DataFrame, version: Version = AS_DECLARED
-) -> tuple[Floats, Floats, bool, Floats]:
+def _step_problem(known: Coefficients, steps: pd.DataFrame) -> tuple[Floats, Floats, bool, Floats]:
     """Columns, times and the part of them that is known, as ``laws.fit_relative`` takes them."""
-    ranks, cores = _numbers(steps, "ranks"), _numbers(steps, "cores")
-    slower = shared(ranks, cores) ** known.prices.work * known.s(ranks, cores)
-    columns = slower[:, None] * design(steps)
-    if version.by_layer:
-        columns = np.column_stack([columns, pieces(steps, known)[:, : 3 if version.as_found else 1]])
-    return columns, _numbers(steps, "time_s"), False, communication(steps, known)
+    ranks, cores = numbers(steps, "ranks"), numbers(steps, "cores")
+    slower = shared(ranks, cores) * known.s(ranks, cores)
+    return slower[:, None] * design(steps), numbers(steps, "time_s"), False, communication(steps, known)
 
 
-def _repriced(found: Coefficients, crowded: pd.DataFrame) -> Coefficients:
-    """With the prices of a hop and of a byte that steps on shared cores paid, beyond computing."""
-    if len(crowded) <= len(("hop", "byte")):
-        return found
-    parts = found.parts(crowded)
-    computing = parts.drop(columns="communication").sum(axis=1).to_numpy(float)
-    by_hop = replace(found, beta_s=0.0).parts(crowded)["communication"].to_numpy(float)
-    by_byte = parts["communication"].to_numpy(float) - by_hop
-    times = _numbers(crowded, "time_s")
-    dearer, _ = laws.fit_relative(np.column_stack([by_hop, by_byte]), times, False, computing)
-    if not (dearer > 0).all():
-        (whole,), _ = laws.fit_relative((by_hop + by_byte)[:, None], times, False, computing)
-        dearer = np.array([whole, whole])
-    if not (dearer > 0).all():
-        return found
-    over = float(shared(_numbers(crowded, "ranks"), _numbers(crowded, "cores"))[0])
-    hop, byte = np.log(dearer) / np.log(over)
-    prices = replace(found.prices, hop=found.prices.hop + float(hop), byte=found.prices.byte + float(byte))
-    return replace(found, prices=prices)
-
-
-def contention(cells: pd.DataFrame, price: float = 1.0) -> dict[int, float]:
-    """s(k) by k > 1: a step that sends nothing over o(k)^price times the one of a single rank with as many examples; nothing
-    where there are no such pairs.
+def contention(cells: pd.DataFrame) -> dict[int, float]:
+    """s(k) by k > 1: a step that sends nothing over o(k) times the one of a single rank with as many examples; nothing where
+    there are no such pairs.
     """
     alone = of(cells, "step", ALONE)
     found = {}
     for k, at_once in alone[alone["ranks"] > 1].groupby("ranks"):
         if slower := _beside_one(at_once, alone):
-            over = shared(np.array([float(str(k))]), _numbers(at_once, "cores")[:1])[0]
-            found[int(str(k))] = slower / float(over) ** price
+            over = shared(np.array([float(str(k))]), numbers(at_once, "cores")[:1])[0]
+            found[int(str(k))] = slower / float(over)
     return found
 
 
@@ -455,43 +351,6 @@ def _beside_one(at_once: pd.DataFrame, alone: pd.DataFrame) -> float:
     times = [cells.assign(share=share(cells)).set_index(key)["time_s"] for cells in (at_once, single)]
     ratios = (times[0] / times[1]).dropna().to_numpy(float)
     return float(np.exp(np.mean(np.log(ratios)))) if len(ratios) else 0.0
-
-
-def priced(cells: pd.DataFrame) -> Prices | None:
-    """What sharing a core costs, by launches of few ranks on fewer cores than they can use; None where there are none.
-
-    Computing: such a step that sends nothing takes o^w times that of a single rank with as many examples.  Sending: α and β of
-    their sweep are o^x and o^y times those of as many ranks with a core each.
-    """
-    crowded, sweep = of(cells, "step", ALONE, crowded=True), gradient_sized(cells, crowded=True)
-    if not len(crowded) or not len(sweep):
-        return None
-    k, cores = _numbers(sweep, "ranks").min(), _numbers(sweep, "cores").min()
-    apart = gradient_sized(cells)
-    apart = apart[apart["ranks"] == k]
-    work, sent = _beside_one(crowded[crowded["ranks"] == k], of(cells, "step", ALONE)), _dearer(sweep, apart)
-    if not work or sent is None:
-        return None
-    return Prices(*(np.log([work, *sent]) / np.log(k / cores)).tolist())
-
-
-def _dearer(sweep: pd.DataFrame, apart: pd.DataFrame) -> tuple[float, float] | None:
-    """Both α and β over those of ranks apart; as one ratio, of all sizes, where a fit holds one of them at 0."""
-    times = [cells.set_index("bytes")["time_s"] for cells in (sweep, apart)]
-    ratios = (times[0] / times[1]).dropna().to_numpy(float)
-    if len(ratios) < LEAST_CELLS - 1:
-        return None
-    together, alone = (
-        laws.fit_relative(np.column_stack([np.ones(len(cells)), _numbers(cells, "bytes")]), _numbers(cells, "time_s"))[
-            0
-        ]
-        for cells in (sweep, apart)
-    )
-    if (together > 0).all() and (alone > 0).all():
-        alpha, beta = together / alone
-        return float(alpha), float(beta)
-    whole = float(np.exp(np.mean(np.log(ratios))))
-    return whole, whole
 
 
 def over_passes(one: Measured, told: Callable[[pd.DataFrame], float], signed: bool = False) -> Interval:
@@ -510,17 +369,14 @@ def over_passes(one: Measured, told: Callable[[pd.DataFrame], float], signed: bo
     return found if signed else Interval(value, max(0.0, found.low), found.high)
 
 
-def coefficient(one: Measured, name: str, times: float = 1.0, version: Version = AS_DECLARED) -> Interval:
+def coefficient(one: Measured, name: str, times: float = 1.0) -> Interval:
     """One of the coefficients with its interval over passes, in a unit ``times`` as small; NaN where nothing is fitted."""
 
     def told(cells: pd.DataFrame) -> float:
-        found = fit(cells, version=version)
+        found = fit(cells)
         return np.nan if found is None else float(getattr(found, name)) * times
 
-    if name not in ("by_step", "by_byte"):
-        return over_passes(one, told)
-    more = over_passes(one, told, signed=True)  # near 0 it has no scale of its own
-    return Interval(more.value, max(0.0, more.low), more.high)
+    return over_passes(one, told)
 
 
 def jackknife(value: float, others: Floats) -> Interval:
@@ -554,23 +410,20 @@ def judge_forms(one: Measured) -> list[Judged]:
     ranks = sorted(int(k) for k in fitted["ranks"].unique())
     if len(fitted) < LEAST_CELLS:
         return []
-    prices = priced(one.cells)
-    able = [form for form in FORMS if form.prices or prices]
-    forms = [form for form in able if form.prices == TURNS or max(ranks) > one.cores]  # else the same
+    forms = [form for form in FORMS if form.waits or max(ranks) > one.cores]  # else the same
     found = forms if len(ranks) > 1 else FORMS[:1]
-    return [_judge_form(form, sweep, fitted, ranks, prices or TURNS) for form in found]
+    return [_judge_form(form, sweep, fitted, ranks) for form in found]
 
 
-def _judge_form(form: Form, sweep: pd.DataFrame, fitted: pd.DataFrame, ranks: Sequence[int], prices: Prices) -> Judged:
-    columns, times = sweep_design(fitted, form, prices), _numbers(fitted, "time_s")
+def _judge_form(form: Form, sweep: pd.DataFrame, fitted: pd.DataFrame, ranks: Sequence[int]) -> Judged:
+    columns, times = sweep_design(fitted, form), numbers(fitted, "time_s")
     at = fitted["ranks"].to_numpy(int)
 
     def predicted(by: Bools, cells: pd.DataFrame) -> Floats:
         coefficients, _ = laws.fit_relative(columns[by], times[by])
-        return np.asarray(sweep_design(cells, form, prices) @ coefficients / _numbers(cells, "time_s") - 1)
+        return np.asarray(sweep_design(cells, form) @ coefficients / numbers(cells, "time_s") - 1)
 
-    known = min(ranks) if form.prices is None else 0  # prices were told beside the fewest ranks: these are not unseen
-    by_rank = {k: predicted(at != k, fitted[at == k]) for k in ranks if k != known} if len(ranks) > 1 else {}
+    by_rank = {k: predicted(at != k, fitted[at == k]) for k in ranks} if len(ranks) > 1 else {}
     smaller = predicted(at > 0, sweep.drop(fitted.index))
     return Judged(form, laws.crossvalidate(columns, times), smaller, by_rank)
 
@@ -592,63 +445,33 @@ def _clearly_less(errors: Floats, declared: Floats) -> bool:
 # --- cells that no fit saw ------------------------------------------------------------------------------------------
 
 
-def left_out(cells: pd.DataFrame, variant: str = STEP, version: Version = AS_DECLARED) -> pd.DataFrame:
-    """Steps with ``error``, t̂/t - 1, each left out of the fit in turn; α, β, s(k) and prices come from other cells anyway."""
-    found = fit(cells, variant, version)
+def left_out(cells: pd.DataFrame, variant: str = STEP) -> pd.DataFrame:
+    """Steps with ``error``, t̂/t - 1, each left out of the fit in turn; α, β and s(k) come from other cells anyway."""
+    found = fit(cells, variant)
     steps = of(cells, "step", variant)
-    error = np.nan if found is None else laws.crossvalidate(*_step_problem(found, steps, version))
+    error = np.nan if found is None else laws.crossvalidate(*_step_problem(found, steps))
     return steps.assign(error=error)
 
 
-def unseen_ranks(one: Measured, k: int, version: Version = AS_DECLARED) -> pd.DataFrame:
-    """The steps over k ranks with ``error``, by everything fitted to other numbers of ranks."""
-    return _predicted(one, one.cells["ranks"] != k, k, version)
-
-
-def from_fewer(one: Measured, k: int, version: Version | None = None, most: int = 2) -> pd.DataFrame:
-    """The steps over k ranks with ``error``, by everything fitted to at most ``most`` ranks, the version included."""
-    fewer = one.cells["ranks"] <= most
-    return _predicted(one, fewer, k, version or for_more_ranks(one.cells[fewer]))
-
-
-def for_more_ranks(cells: pd.DataFrame) -> Version:
-    """What is declared to predict more ranks than these cells have: as steps find it and as priced, where two ranks were measured
-    on one core; else the law as declared.
-    """
-    return AS_DECLARED if priced(cells) is None else AS_FOUND_PRICED
-
-
-def crowded(one: Measured) -> pd.DataFrame:
-    """The steps on fewer cores than their ranks can use, with ``error``, each by fits to no more ranks that did not see it."""
-    steps = of(one.cells, "step", STEP, crowded=True)
-    if not len(steps):
-        return steps.assign(error=0.0)
-    fewer = one.cells[one.cells["ranks"] <= steps["ranks"].max()]
-    version = for_more_ranks(fewer)
-    fits = [fit(fewer.drop(index=[at]), version=version) for at in steps.index]
-    seconds = [np.nan if by is None else by.seconds(steps.iloc[[i]])[0] for i, by in enumerate(fits)]
-    return steps.assign(error=np.array(seconds) / steps["time_s"] - 1)
-
-
-def _predicted(one: Measured, seen: pd.Series, k: int, version: Version) -> pd.DataFrame:
+def unseen_ranks(one: Measured, k: int) -> pd.DataFrame:
+    """The steps over k ranks with ``error``, by the declared law fitted to other numbers of ranks."""
     steps = one.steps(STEP)
-    steps = steps[steps["ranks"] == k]
-    found = fit(one.cells[seen], STEP, version)
-    return steps.assign(error=np.nan if found is None else found.seconds(steps) / steps["time_s"] - 1)
+    return with_error(steps[steps["ranks"] == k], fit(one.cells[one.cells["ranks"] != k]))
 
 
-def best_version(one: Measured, versions: Sequence[Version] = VERSIONS) -> Version:
-    """As declared, unless another version errs clearly less on steps over several ranks, left out in turn; the least of them."""
-    return _clearly_best(one.cells, versions)
+class Law(Protocol):
+    """What tells the time of steps, and of what it is made."""
+
+    def seconds(self, cells: pd.DataFrame) -> Floats:
+        """A number a cell."""
+
+    def parts(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Seconds by part, a row a cell (``Coefficients.parts``)."""
+
+    def all_reduce_s(self, ranks: int, cores: int, sizes: Floats) -> Floats:
+        """An all-reduce by itself, of so many bytes."""
 
 
-def _clearly_best(cells: pd.DataFrame, versions: Sequence[Version]) -> Version:
-    """The first unless another errs clearly less on steps over several ranks, left out in turn; the least of them."""
-    errors = {version: _over_several(left_out(cells, STEP, version)) for version in versions}
-    best = min(versions, key=lambda version: float(np.nan_to_num(np.abs(errors[version]).mean(), nan=np.inf)))
-    return best if _clearly_less(errors[best], errors[versions[0]]) else versions[0]
-
-
-def _over_several(cells: pd.DataFrame) -> Floats:
-    errors = cells.loc[cells["ranks"] > 1, "error"].to_numpy(float)
-    return errors if len(errors) else np.array([np.nan])
+def with_error(steps: pd.DataFrame, by: Law | None) -> pd.DataFrame:
+    """Steps with ``error``, t̂/t - 1; NaN where nothing was fitted."""
+    return steps.assign(error=np.nan if by is None else by.seconds(steps) / steps["time_s"] - 1)

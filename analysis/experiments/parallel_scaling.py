@@ -16,7 +16,7 @@ from analysis.experiments.parallel_law import (
     ALONE,
     IN_TURN,
     STEP,
-    Coefficients,
+    Law,
     Measured,
     fit,
     of,
@@ -189,7 +189,7 @@ def _signed(one: Measured, told: Callable[[pd.DataFrame], float]) -> Interval:
 # --- where the time goes --------------------------------------------------------------------------------------------
 
 
-def shares(cells: pd.DataFrame, found: Coefficients) -> pd.DataFrame:
+def shares(cells: pd.DataFrame, found: Law) -> pd.DataFrame:
     """Of every cell the share of its time by part, as the law has it; a row sums to 1."""
     parts = found.parts(cells)
     return parts.div(parts.sum(axis=1), axis=0)

@@ -16,21 +16,23 @@ import pandas as pd
 
 from analysis.experiments import Word
 from analysis.experiments import parallel_law as law
+from analysis.experiments import parallel_more as more
 from analysis.experiments import parallel_scaling as scaling
 from analysis.experiments.found import Found
-from analysis.experiments.parallel_law import AS_DECLARED, STEP, Coefficients, Judged, Measured, Version
+from analysis.experiments.parallel_law import STEP, Coefficients, Judged, Law, Measured
+from analysis.experiments.parallel_more import FEW, More
 from analysis.statistics import Floats, Interval
 from analysis.words import interval, percent
 
 #: Errors of predictions, relative.
 BAND = 0.15
-#: Predictions of more ranks rest on no more than this many.
-FEW = 2
 #: Overlap hides communication where it hides at least so much of it.
 HIDES = 0.1
 #: Fewer cells than this judge nothing.
 LEAST = 4
 GIGA = 1e-9
+#: Fits a law to cells, or finds too few of them.
+Predictor = Callable[[pd.DataFrame], Law | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +65,14 @@ class Series:
         return from_fewer(self.measured)
 
     @cached_property
-    def for_more_ranks(self) -> Version:
-        """What is declared to predict them."""
-        return law.for_more_ranks(self.measured.cells[self.measured.cells["ranks"] <= FEW])
+    def more(self) -> More | None:
+        """The law for more ranks, by at most two; None where two did not also share a core."""
+        return more.fit(self.measured.cells)
 
     @cached_property
-    def version(self) -> Version:
-        """What tells steps best: the declared law, unless another version errs clearly less."""
-        return law.best_version(self.measured)
-
-    @cached_property
-    def told(self) -> Coefficients | None:
-        """The fit that figures show."""
-        return law.fit(self.measured.cells, version=self.version)
+    def told(self) -> Law | None:
+        """What figures show: the law by at most two ranks, else the declared one, by all."""
+        return self.more or self.fitted
 
     @cached_property
     def efficiencies(self) -> list[scaling.Efficiency]:
@@ -136,23 +133,21 @@ def errors_of(one: Measured, judged: Callable[[Measured], Floats]) -> Errors:
     return Errors(len(whole), quantile(0.5), quantile(0.9))
 
 
-def of_steps(one: Measured, variant: str = STEP, version: Version = AS_DECLARED) -> Floats:
+def of_steps(one: Measured, variant: str = STEP) -> Floats:
     """Errors of steps over more than one rank, each left out in turn."""
-    cells = law.left_out(one.cells, variant, version)
+    cells = law.left_out(one.cells, variant)
     return cells.loc[cells["ranks"] > 1, "error"].to_numpy(float)
 
 
-def of_more_ranks(one: Measured, told: str = "", version: Version | None = None) -> Floats:
-    """Errors of steps over more ranks than ``FEW``, predicted from fewer; of one way of scaling, or of all.  The version is the
-    one declared for that (``parallel_law.for_more_ranks``) unless it is given.
-    """
-    return law.scaled(from_fewer(one, version), told)["error"].to_numpy(float)
+def of_more_ranks(one: Measured, told: str = "", by: Predictor = more.best) -> Floats:
+    """Errors of steps over more ranks than ``FEW``, predicted from fewer; of one way of scaling, or of all."""
+    return law.scaled(from_fewer(one, by), told)["error"].to_numpy(float)
 
 
-def from_fewer(one: Measured, version: Version | None = None) -> pd.DataFrame:
+def from_fewer(one: Measured, by: Predictor = more.best) -> pd.DataFrame:
     """The steps over more ranks than ``FEW``, with the ``error`` of what was fitted to fewer."""
-    parts = [law.from_fewer(one, k, version) for k in one.ranks if k > FEW]
-    return pd.concat(parts) if parts else one.steps(STEP).iloc[:0].assign(error=0.0)
+    steps = one.steps(STEP)
+    return law.with_error(steps[steps["ranks"] > FEW], by(one.cells[one.cells["ranks"] <= FEW]))
 
 
 def of_all_reduces(one: Measured) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -10,11 +10,12 @@ import pandas as pd
 
 from analysis.experiments import Table, parallel_figures
 from analysis.experiments import parallel_law as law
+from analysis.experiments import parallel_more as more
 from analysis.experiments import parallel_scaling as scaling
-from analysis.experiments.parallel_law import IN_TURN, Coefficients
+from analysis.experiments.parallel_law import IN_TURN, Law
 from analysis.experiments.parallel_series import (
-    FEW,
     GIGA,
+    Predictor,
     Series,
     errors_of,
     from_fewer,
@@ -41,9 +42,9 @@ def tables(every: Sequence[Series]) -> list[Table]:
         _sizes_table(every),
         _forms_table(every),
         _coefficients_table(every),
-        _versions_table(every),
-        _prices_table(every),
+        _placed_table(every),
         _predictions_table(every),
+        _each_table(every),
         _efficiency_table(every),
         _shares_table(every),
         _overlap_table(every),
@@ -175,57 +176,46 @@ def _contention(one: Series, k: int) -> Interval:
     return law.over_passes(one.measured, lambda cells: law.contention(cells).get(k, np.nan))
 
 
-def _prices_table(every: Sequence[Series]) -> Table:
+def _placed_table(every: Sequence[Series]) -> Table:
     rows = []
     for one in every:
-        steps = law.crowded(one.measured)
-        if not len(steps) or steps["error"].isna().any():
+        if not one.more:
             continue
-        k, cores = int(steps["ranks"].iloc[0]), int(steps["cores"].iloc[0])
-        times = [interval(_dearer(one, told, k / cores), two) for told in _PRICES]
-        rows.append((one.name, f"{k} on {cores}", *times, str(len(steps)), percent(median(steps), 1), _worst(steps)))
+        steps = more.crowded(one.measured)
+        off = percent(median(steps), 1) if steps["error"].notna().all() else "–"
+        for where, name in (("2 on 2", "apart"), ("2 on 1", "together")):
+            told = [interval(_paid(one, name, part, times), three) for part, times in _PAID]
+            rows.append((one.name, where, *told, off if name == "together" else "–"))
     header = (
         "implementation",
         "ranks on cores",
         "computing",
-        "α",
-        "β",
-        "α in steps",
-        "β in steps",
-        "steps",
-        "error, median",
-        "off most at",
+        "α, µs",
+        "β, ps",
+        "γ, ps",
+        "δ, ps",
+        "λ, µs",
+        "off, median",
     )
     caption = (
-        "What sharing a core costs: computing, in times of one rank alone; sending, in times of as many ranks with a core each, "
-        "by itself and in steps. To take turns and no more would be 2 for 2 on 1. Errors are of the steps on shared cores, each "
-        "by a fit that did not see it."
+        "What two ranks pay on a core each and on one: computing in times of one rank alone (2 on one core is to take turns "
+        "and no more), a hop, a byte, what a byte costs more in a step (γ) and beyond a core's cache (δ), and the wait for "
+        "the last. More ranks are predicted from these. The last column has the errors of the steps on one core, each by a "
+        "fit that did not see it."
     )
     return Table(caption, header, rows, (2, 3, 4, 5, 6, 7, 8))
 
 
-def _in_steps(cells: pd.DataFrame) -> law.Prices | None:
-    found = law.fit(cells, version=law.AS_FOUND_PRICED)
-    return found.prices if found else None
+_PAID = (("work", 1.0), ("hop_s", MICRO), ("byte_s", PICO), ("cold_s", PICO), ("far_s", PICO), ("lag_s", MICRO))
 
 
-_PRICES: tuple[tuple[Callable[[pd.DataFrame], law.Prices | None], str], ...] = (
-    (law.priced, "work"),
-    (law.priced, "hop"),
-    (law.priced, "byte"),
-    (_in_steps, "hop"),
-    (_in_steps, "byte"),
-)
+def _paid(one: Series, placed: str, part: str, times: float) -> Interval:
+    def told(cells: pd.DataFrame) -> float:
+        found = more.fit(cells)
+        return float(getattr(getattr(found, placed), part)) * times if found else np.nan
 
-
-def _dearer(one: Series, told: tuple[Callable[[pd.DataFrame], law.Prices | None], str], over: float) -> Interval:
-    prices_of, name = told
-
-    def times(cells: pd.DataFrame) -> float:
-        found = prices_of(cells[cells["ranks"] <= FEW])
-        return float(over ** getattr(found, name)) if found else np.nan
-
-    return law.over_passes(one.measured, times)
+    found = law.over_passes(one.measured, told, signed=True)  # some may be 0, which has no scale
+    return Interval(found.value, max(0.0, found.low), found.high)
 
 
 def _predictions_table(every: Sequence[Series]) -> Table:
@@ -233,58 +223,40 @@ def _predictions_table(every: Sequence[Series]) -> Table:
     header = ("implementation", "scaling", "the law", "steps", "error, median", "nine in ten", "off most at")
     ranks = " and ".join(str(k) for k in dict.fromkeys(k for one in every for k in one.beyond))
     caption = (
-        f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone: coefficients, α, β, s(k) and prices from these. "
-        "★ is judged: as steps find it and as priced, where two ranks were measured on one core. "
-        "Intervals over passes. A step may stand in both ways of scaling."
+        f"Steps over {ranks} ranks as predicted from runs with 1 and 2 alone. ★ is judged: the law for more ranks where two "
+        "were measured on one core, else the declared one. Intervals over passes. A step may stand in both ways of scaling."
     )
     return Table(caption, header, rows, (3, 4, 5))
 
 
 def _predictions(one: Series) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    judged = one.for_more_ranks
-    ways = [(way, judged) for way in (*scaling.SCALINGS, "model")] + [("", version) for version in law.VERSIONS]
-    for way, version in ways:
-        cells = law.scaled(from_fewer(one.measured, version), way)
-        if not len(cells) or cells["error"].isna().any():
-            continue
-        found = errors_of(one.measured, partial(of_more_ranks, told=way, version=version))
-        shown = (interval(found.median, percent_1), interval(found.p90, percent_1), _worst(cells))
-        mark = " ★" if version == judged else ""
-        rows.append((one.name, way or "all", version.name + mark, str(found.cells), *shown))
+    laws: list[tuple[str, Predictor]] = [("for more ranks", more.fit)] if one.more else []
+    laws.append(("as declared", law.fit))
+    for i, (name, by) in enumerate(laws):
+        for way in (*scaling.SCALINGS, "model", "") if i == 0 else ("",):
+            cells = law.scaled(from_fewer(one.measured, by), way)
+            if not len(cells) or cells["error"].isna().any():
+                continue
+            found = errors_of(one.measured, partial(of_more_ranks, told=way, by=by))
+            shown = (interval(found.median, percent_1), interval(found.p90, percent_1), _worst(cells))
+            rows.append((one.name, way or "all", name + (" ★" if i == 0 else ""), str(found.cells), *shown))
     return rows
 
 
-def _versions_table(every: Sequence[Series]) -> Table:
-    rows = []
-    for one in every:
-        for version in law.VERSIONS if one.fitted else ():
-            found = errors_of(one.measured, partial(of_steps, version=version))
-            layers = law.coefficient(one.measured, "by_layer", version=version)
-            name = version.name + (" ★" if version == one.version else "")
-            if np.isnan(found.median.value):
-                continue
-            dearer = law.coefficient(one.measured, "by_byte", version=version)
-            more = (
-                interval(layers, two) if version.by_layer else "none",
-                interval(dearer, percent) if version.as_found else "none",
-            )
-            shown = (interval(found.median, percent_1), interval(found.p90, percent_1))
-            rows.append((one.name, name, *more, *shown))
-    header = (
-        "implementation",
-        "steps send",
-        "all-reduces a layer adds",
-        "a byte costs more by",
-        "error, median",
-        "nine in ten",
-    )
-    caption = (
-        "Other versions of the law of a step: every layer adds all-reduces of its own; hops and bytes cost more in a step than "
-        "in an all-reduce by itself; sending waits for no shared core, or for one as priced. ★ tells best; the declared one, "
-        "first, yields only to one that errs clearly less. Errors are of steps over several ranks, left out in turn."
-    )
-    return Table(caption, header, rows, (2, 3, 4, 5))
+def _each_table(every: Sequence[Series]) -> Table:
+    rows = [
+        (one.name, f"{cell['layers']} {cell['activation']}", f"{int(cell['n']):,}", str(cell["scaling"]), str(int(cell["ranks"])),
+         seconds(float(cell["time_s"])), *(signed(float(error)) for error in (cell["error"], at_once)))
+        for one in every
+        if one.beyond
+        for (_, cell), at_once in zip(
+            one.from_fewer.iterrows(), from_fewer(one.measured, law.fit)["error"], strict=True
+        )
+        if np.isfinite([cell["error"], at_once]).all()
+    ]  # fmt: skip
+    header = ("implementation", "network", "n", "scaling", "ranks", "a step", "off by ★", "as declared")
+    return Table("Each of these steps, and how far both laws are off.", header, rows, (2, 4, 5, 6, 7), folded=True)
 
 
 def _worst(cells: pd.DataFrame) -> str:
@@ -333,7 +305,7 @@ def _shares_table(every: Sequence[Series]) -> Table:
     return Table(caption, header, rows, (2, 3, 4, 5, 6, 7, 8), folded=True)
 
 
-def _with_parts(cells: pd.DataFrame, fitted: Coefficients) -> list[tuple[pd.Series, pd.Series]]:
+def _with_parts(cells: pd.DataFrame, fitted: Law) -> list[tuple[pd.Series, pd.Series]]:
     parts = scaling.shares(cells, fitted)
     return [(cells.iloc[i], parts.iloc[i]) for i in range(len(cells))]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import ranks
 from bench.experiments import Experiment, Row, Settings, Site, Task
-from bench.lockstep import Lockstep, Rounds, Timed
+from bench.lockstep import ROUND_S, SHARED_ROUND_S, Lockstep, Rounds, Timed
 from bench.rank_worker import Desk
 from impls import activations, dtypes, registry
 from impls.conformance import Expected, Mismatch
@@ -27,7 +27,7 @@ RANKS = {"smoke": (1, 2), "quick": (1, 2, 4), "full": (1, 2, 4)}
 #: So many ranks on one core tell what sharing it costs.
 SHARING = 2
 PASSES = {"smoke": 1, "quick": 3, "full": 5}
-ROUNDS = {"smoke": 4, "quick": 6, "full": 15}
+ROUNDS = {"smoke": 4, "quick": 5, "full": 15}
 #: Bytes of the all-reduce sweep: from one number, which is all latency, to what is all bandwidth.
 SIZES = {
     "smoke": (8, 4096, 1 << 20),
@@ -81,7 +81,8 @@ SCALED = {
     "quick": (Scaled(SMALL, 1024, 256), Scaled(MIDDLE, 512, 128), Scaled(LARGE, 256, 64)),
     "full": (Scaled(SMALL, 4096, 512), Scaled(MIDDLE, 2048, 256), Scaled(LARGE, 1024, 128)),
 }
-#: For the law's terms: few rows (overhead, update, talk), many (products), costly activations (p), many layers.
+#: For the law's terms: few rows (overhead, update, talk; of small networks, large ones and deep ones), many (products), costly
+#: activations (p), many layers.
 MODEL = {
     "smoke": ((_wide(32), 32),),
     "quick": (
@@ -89,6 +90,7 @@ MODEL = {
         (SMALL, 64),
         (_wide(256, "horner-32"), 512),
         (_wide(64, "horner-32", 6), 512),
+        (_wide(64, "horner-4", 6), 32),
         (MIDDLE, 32),
     ),
     "full": (
@@ -97,6 +99,7 @@ MODEL = {
         (SMALL, 64),
         (_wide(256, "horner-32"), 1024),
         (_wide(64, "horner-32", 6), 1024),
+        (_wide(64, "horner-4", 6), 32),
         (_wide(128, "horner-4", 8), 512),
         (MIDDLE, 32),
         (LARGE, 32),
@@ -107,14 +110,14 @@ MODEL = {
 def points(profile: str, ranks: int, crowded: bool = False) -> list[Point]:
     """All that ranks measure; a point on both scalings is there once.
 
-    On one core for all (``crowded``): weak scaling, whose shares a single rank has alone, and the smallest step.
+    On one core for all (``crowded``) all but strong scaling: the same terms are told apart there.
     """
     found: dict[tuple[Network, int], list[str]] = {}
     for scaled in SCALED[profile]:
         if not crowded:
             found.setdefault((scaled.network, scaled.strong), []).append("strong")
         found.setdefault((scaled.network, ranks * scaled.weak), []).append("weak")
-    for network, n in MODEL[profile][: 1 if crowded else None]:
+    for network, n in MODEL[profile]:
         found.setdefault((network, n), ["model"])
     return [
         Point(",".join(scalings), network.layers, network.activation, network.loss, n)
@@ -200,7 +203,8 @@ def on_rank(desk: Desk, arguments: Mapping[str, Any]) -> list[Row]:
     first = desk.prepare(make_problem(Network((5, 7, 4)), 3, desk.seed))
     first.step()  # libraries finish loading at their first use
     first.synchronize()
-    lockstep = Lockstep(desk.rank, first.gather, desk.progress.at, arguments.get("cores_here", ()))
+    round_s = SHARED_ROUND_S if first.ranks > arguments["cores"] else ROUND_S
+    lockstep = Lockstep(desk.rank, first.gather, desk.progress.at, arguments.get("cores_here", ()), round_s)
     shuffled, rounds = Random(str(arguments["shuffle"])), arguments["rounds"]
     rows: list[Row] = []
     for size in shuffled.sample(arguments["sizes"], len(arguments["sizes"])):
@@ -228,6 +232,7 @@ def _of_point(desk: Desk, lockstep: Lockstep, point: Point, rounds: int) -> list
         for variant, instance in instances.items()
     }
     found = lockstep.time(timed, rounds)
+    messages = {"step": together.messages(), "in_turn": 1, "alone": 0}
     network = point.network
     shared = asdict(point) | {
         "layers": list(point.layers),
@@ -239,7 +244,7 @@ def _of_point(desk: Desk, lockstep: Lockstep, point: Point, rounds: int) -> list
         "gradient_error": error,
     }
     return [
-        {"kind": "step", "variant": variant} | shared | _row(kept)
+        {"kind": "step", "variant": variant, "messages": messages[variant]} | shared | _row(kept)
         for variant, kept in zip(VARIANTS, found.values(), strict=True)
     ]
 
