@@ -25,11 +25,21 @@ function reachOf(axis, lines, names) {
   return [axis.low ?? room[0], axis.high ?? room[1]];
 }
 
+/** Ticks of a logarithmic axis: 1, 2, 5 and their like, over many decades powers of ten alone. */
+function logTicks([least, most]) {
+  const steps = most / least < 1e3 ? [1, 2, 5] : [1];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(least)); power <= Math.log10(most); power += 1) {
+    ticks.push(...steps.map((step) => Number(`${step}e${power}`)).filter((at) => at >= least && at <= most));
+  }
+  return ticks;
+}
+
 /** An axis for Vega-Lite. */
 function scaleOf(axis, ends) {
   const form = ends[1] < 1e4 ? { form: short } : {};
   const made = axisOf(axisTitle(axis), axis.log, { ...form, scale: { domain: ends, padding: 0, ...(axis.log ? {} : { zero: false }) } });
-  if (!axis.marks.length) return made;
+  if (!axis.marks.length) return axis.log ? { ...made, axis: { ...made.axis, values: logTicks(ends) } } : made;
   const texts = JSON.stringify(Object.fromEntries(axis.marks));
   return { ...made, axis: { ...made.axis, values: axis.marks.map(([at]) => at), labelExpr: `(${texts})[datum.value]` } };
 }
