@@ -574,7 +574,7 @@ def test_the_page_escapes_whatever_stands_in_the_file(tmp_path: Path) -> None:
     assert "img" not in page.tags
     assert page.handlers == []
     assert json.loads(page.data)["series"][0]["impl"] == EVIL
-    assert all(link.startswith("#series-") for link in page.links)  # no address is made of an id like that
+    assert all(link.startswith("#") for link in page.links)  # no address is made of an id like that
     assert "{{ 7*7 }}" in page.data
 
 
@@ -583,7 +583,7 @@ def test_the_page_is_self_contained_and_holds_every_series(stepped: Path) -> Non
     page = Page(out.read_text())
     assert {tag for tag in page.tags if tag in ("link", "iframe", "object", "img")} == set()
     commits = "https://example.org/a/b/commit/"
-    assert all(link.startswith((commits, "#series-")) for link in page.links)
+    assert all(link.startswith((commits, "#")) for link in page.links)
     data = json.loads(page.data)
     assert data["url"] == commits + "{id}"
     (series,) = data["series"]
