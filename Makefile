@@ -83,7 +83,7 @@ history-check: venv  ## steps found in planted histories, beside naive rules, an
 # Needs Debian's chromium and chromium-driver; axe-core comes from npm, and its checks are skipped where that is missing.
 page-check: venv  ## the pages in Chromium: tests, screenshots in .page-check, and how fast the page of 2,000 cells is
 	npm install --silent --no-fund --no-audit --prefix .page-check axe-core || echo "no npm: the accessibility checks are skipped"
-	$(BIN)/pytest -q -rs tests/test_page.py tests/test_page_others.py
+	$(BIN)/pytest -q -rs tests/test_page.py tests/test_page_others.py tests/test_charts.py
 	$(BIN)/python -m tests.page_check
 
 namespaces: venv  ## steps over 2 and 4 hosts in network namespaces beside what the law says (Linux, root; 6 minutes)
@@ -110,11 +110,10 @@ gpu:  ## on a GPU: conformance there, then its quick sweep, into reports/<its na
 
 example: report  ## refresh the runs that are kept in git (twenty minutes on a quiet machine)
 	rm -rf reports/example reports/architectures reports/parallel
-	$(BIN)/backprop-bench report $(REPORT) --out reports/example
-	$(BIN)/backprop-bench experiment architectures --out reports/architectures
-	$(BIN)/backprop-bench report reports/architectures --out reports/example/architectures
 	$(BIN)/backprop-bench experiment parallel --out reports/parallel
-	$(BIN)/backprop-bench report reports/parallel --out reports/example/parallel
+	$(BIN)/backprop-bench experiment architectures --out reports/architectures
+	$(BIN)/backprop-bench report $(REPORT) reports/parallel --out reports/example
+	$(BIN)/backprop-bench report reports/architectures --out reports/example/architectures
 
 clean:
 	rm -rf $(VENV) $(EXTRAP_VENV) .page-check build *.egg-info .mypy_cache .ruff_cache .pytest_cache

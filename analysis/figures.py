@@ -364,7 +364,7 @@ _BANDS = (("overhead", "#D5D9E0"), ("transition", "#F3D9A4"), ("growth", "#BFE3D
 def _regimes_caption(material: Material) -> str:
     return (
         "Where the fixed part is more than half of a step's cost (overhead), more than a fifth (transition), and where cost "
-        "grows with the work, along the examples axis, in n·m. Black: the crossover, where overhead is half of the cost, with "
+        "grows with the work, along the examples axis, in n·m. Marks: the crossover, where overhead is half of the cost, with "
         "its 95 % interval; where there is none, it lies outside what was measured. Dotted: steps in the price of the work, "
         "found by a segmented fit with a penalty, and by how much."
     )

@@ -24,7 +24,7 @@ from analysis.load import Run, by_reason
 from analysis.machines import MachineClass, cut
 from analysis.normalise import IDENTITY, kept
 from analysis.odd_machines import THRESHOLD
-from analysis.page import bundle
+from analysis.page import write as page
 from analysis.pictures import Picture, picture
 from analysis.statistics import Interval
 from analysis.verdicts import Verdict
@@ -248,7 +248,7 @@ def write(
     if any(len(error.ratios) for one in found for error in one.errors):
         pictures.append(_joint_picture(run, found, out / "figures"))
     context = _context(run, parts, rows, found, pictures, told)
-    context |= {"style": bundle.style(), "script": bundle.script("dom", "tables")}
+    context["page"] = page.parts_of_tables([*pictures, *(one for section in told for one in section.pictures)])
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("fleet.md").render(context))
     write_whole(out / "report.html", templates.get_template("fleet.html").render(context))

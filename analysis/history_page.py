@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -102,7 +102,7 @@ def _steps_table(found: History, series: Sequence[Series], names: dict[int, str]
             "name": names[one.id],
             "quantity": one.quantity,
             "machine": found.machines[one.machine].name,
-            "size": history.percent(step["value"], one.logarithmic),
+            "size": _size(step, one.logarithmic),
             "interval": f"[{history.percent(step['low'], one.logarithmic)}, {history.percent(step['high'], one.logarithmic)}]",
             "worse": _worse(one, step["value"]),
             "last": step["last"] | {"url": _url(pattern, step["last"]["commit"])},
@@ -112,6 +112,14 @@ def _steps_table(found: History, series: Sequence[Series], names: dict[int, str]
         }
         for step, one in steps
     ]
+
+
+def _size(step: Mapping[str, Any], logarithmic: bool) -> str:
+    """The step in words, which keeps its numbers for the table's CSV."""
+    value, low, high = (math.nan if step[end] is None else float(step[end]) for end in ("value", "low", "high"))
+    return words.Number(
+        history.percent(step["value"], logarithmic), value, "share of 1" if logarithmic else "", low, high
+    )
 
 
 def _worse(series: Series, size: float) -> str:

@@ -87,6 +87,12 @@ def machine_name(machine: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def where(info: Mapping[str, Any], measured_at: str) -> str:
+    """When and on what something was measured, in words: at 2026-11-26 17:55 on AMD EPYC, 2 cores, …"""
+    when = cut(measured_at[:16].replace("T", " "))
+    return f"at {when or 'a time that is not told'} on {cut(machine_name(machine_class(dict(info))), 120)}"
+
+
 def machine_digest(machine: dict[str, Any]) -> str:
     """A machine class in a word."""
     return hashlib.sha256(json.dumps(machine, sort_keys=True).encode()).hexdigest()[:12]

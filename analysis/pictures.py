@@ -1,19 +1,24 @@
-"""Drawn figures as files, and as sources of an ``<img>`` that pages hold within themselves."""
+"""Drawn figures as files for papers, and as what pages hold of them within themselves."""
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from analysis import charts
+from analysis.charts import Chart
 from analysis.figures import STYLE
+from analysis.inline import inline
 from backprop_files import write_whole
 
 #: Dots per inch of PNGs, and of what lies as a picture within an SVG.
@@ -23,25 +28,27 @@ PNG_COLOURS = 160
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure, ready to be put into pages."""
+    """A drawn figure, ready to be put into pages; ``chart`` is what it shows as data, where it could tell it."""
 
     key: str
     title: str
     caption: str
     svg: bytes
+    chart: dict[str, Any] | None = None
 
-    @property
-    def data_uri(self) -> str:
-        """The SVG as a self-contained source of an ``<img>``: nothing in it can run."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
+    @cached_property
+    def inline(self) -> Markup:
+        """The SVG as part of a page, with its text alternative."""
+        return inline(self.svg, self.key, f"{self.title}. {self.caption}")
 
 
-def picture(figure: Figure, key: str, title: str, caption: str, folder: Path) -> Picture:
+def picture(shown: Figure | Chart, key: str, title: str, caption: str, folder: Path) -> Picture:
     """Write a figure into ``folder`` as SVG and PNG.  Raises UserError where that cannot be written."""
+    figure = charts.drawn(shown)
     svg = _render(figure, "svg")
     write_whole(folder / f"{key}.svg", svg)
     write_whole(folder / f"{key}.png", _render(figure, "png"))
-    return Picture(key, title, caption, svg)
+    return Picture(key, title, caption, svg, charts.document(shown) if isinstance(shown, Chart) else None)
 
 
 def _render(figure: Figure, kind: str) -> bytes:

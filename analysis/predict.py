@@ -320,7 +320,7 @@ def beyond(steps: pd.DataFrame, row: pd.DataFrame) -> list[str]:
     for name in ("n", "m", "p", "n·m"):
         value, seen = float(_size(row, name).iloc[0]), _size(steps, name)
         if value > seen.max():
-            told.append(f"{name} = {value:,.0f} is {value / seen.max():.1f} times the largest measured")
+            told.append(f"{name} = {value:,.0f} is {value / seen.max():,.1f} times the largest measured")
         elif value < seen[seen > 0].min():
             told.append(f"{name} = {value:,.0f} is below the smallest measured, {seen[seen > 0].min():,.0f}")
     return told

@@ -9,7 +9,20 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import accelerators, figures, fits, fleet, fleet_report, laws, load, timeline, transfers, verdicts, words
+from analysis import (
+    accelerators,
+    figures,
+    fits,
+    fleet,
+    fleet_report,
+    laws,
+    load,
+    machines,
+    timeline,
+    transfers,
+    verdicts,
+    words,
+)
 from analysis import cells as cell_table
 from analysis.activations import calibrate
 from analysis.claims import BAND, CLAIMS, HELDOUT_BAND
@@ -24,7 +37,7 @@ from analysis.page import write
 from analysis.pictures import Picture, picture
 from analysis.regimes import Regimes
 from analysis.regimes import regimes as regimes_of
-from analysis.verdicts import Verdict
+from analysis.verdicts import LawVerdict, Verdict
 from backprop_files import TRANSFERS, write_json, write_whole
 
 
@@ -41,6 +54,7 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
     if told and not any(load.holds_cells(path) for path in paths):
         return experiments.write_page(told, out)
     run = load.load([path for path in paths if load.holds_cells(path)] if told else paths)
+    told = experiments.beside(told, [machine.info for machine in run.machines] or [run.machine])
     rows = fleet.machine_rows(run) if fleet.several_machines(run) else []
     if not load.of_several_classes(run):
         _write_run(run, rows, told, hypotheses, out)
@@ -54,28 +68,28 @@ def write_report(paths: Sequence[Path], out: Path, laws_file: Path | None = None
 
 def _write_run(
     run: Run,
-    machines: Sequence[fleet.MachineRow],
+    rows: Sequence[fleet.MachineRow],
     told: Sequence[experiments.ToldSection],
     hypotheses: Sequence[Law],
     out: Path,
 ) -> ClassPart:
-    """The report of one machine class; ``machines`` are its rows, none where the run was measured by one machine alone."""
+    """The report of one machine class; ``rows`` are its machines, none where the run was measured by one machine alone."""
     cells = cell_table.table(run.entries)
     material = _material(run.entries, cells, verdicts.judge(run.entries, cells, hypotheses))
     part = ClassPart(cells, fits.document(run, material), material)
-    if machines:
-        document = part.document | fleet_report.machines_document(run, machines)
+    if rows:
+        document = part.document | fleet_report.machines_document(run, rows)
         part = ClassPart(fleet_report.with_machines(run, cells), document, material)
-        run = replace(run, notes=[*run.notes, *fleet.named(machines)])
+        run = replace(run, notes=[*run.notes, *fleet.named(rows)])
     write_whole(
         out / "cells.csv", part.cells.drop(columns=["full_series", "series"]).to_csv(index=False, float_format="%.6g")
     )
     write_json(out / "fits.json", part.document)
     pictures, absent = _draw(material, out / "figures")
     context = _context(run, material, pictures, absent, told)
-    if len(machines) > 1:
-        context["tables"] = [fleet_report.machines_table(run, machines), *context["tables"]]
-        context["pictures"] = [*pictures, fleet_report.machines_picture(run, machines, out / "figures")]
+    if len(rows) > 1:
+        context["tables"] = [fleet_report.machines_table(run, rows), *context["tables"]]
+        context["pictures"] = [*pictures, fleet_report.machines_picture(run, rows, out / "figures")]
     templates = words.environment()
     write_whole(out / "report.md", templates.get_template("report.md").render(context))
     write.write_report_page(out / "report.html", run, material, context)
@@ -144,11 +158,11 @@ def _context(
         "opening": opening([(_series(material, v), v) for v in steps]),
         "steps": [_opening_row(material, v) for v in steps],
         "series": [short for _, short in material.names()],
-        **_claims(material, told),
+        "claims": _claims(run, material, told),
         "tables": accelerators.tables(run.entries, material),
         "experiments": told,
         "phases": [(_series(material, v), v) for v in material.verdicts if v.phase not in ("step", "memory")],
-        "laws": [(_series(material, v), v, judged) for v in steps for judged in v.laws],
+        "laws": [(_series(material, v), v, judged) for v in steps for judged in _winner_first(v)],
         "law_statements": {judged.fit.law.name: judged.fit.law.statement for v in steps for judged in v.laws},
         "costs": costs_table(material),
         "regimes": [(short, material.regimes[full]) for full, short in material.names() if full in material.regimes],
@@ -176,14 +190,21 @@ def _context(
     }
 
 
-def _claims(material: Material, told: Sequence[experiments.ToldSection]) -> dict[str, Any]:
-    """The table of claims and its columns: what the sweep tells, then what the experiments do."""
-    rows = [*claims_table(material), *experiments.claims_table(told)]
-    columns = [short for _, short in material.names()]
-    return {
-        "claims": rows,
-        "claimed_of": list(dict.fromkeys([*columns, *(name for row in rows for name in row["cells"])])),
+def _claims(run: Run, material: Material, told: Sequence[experiments.ToldSection]) -> list[dict[str, Any]]:
+    """Tables of claims: what the sweep tells, then what each experiment does."""
+    rows = claims_table(material)
+    of_sweep = {
+        "title": "Of the sweep",
+        "where": machines.where(run.machine, run.measured_at),
+        "of_sweep": True,
+        "columns": [short for _, short in material.names()],
+        "rows": rows,
     }
+    return [*([of_sweep] if rows else []), *experiments.claims(told)]
+
+
+def _winner_first(verdict: Verdict) -> list[LawVerdict]:
+    return sorted(verdict.laws, key=lambda judged: judged.fit is not verdict.choice.winner)
 
 
 def claims_table(material: Material) -> list[dict[str, Any]]:
@@ -319,6 +340,7 @@ def _opening_row(material: Material, verdict: Verdict) -> dict[str, Any]:
         "name": _series(material, verdict),
         "verdict": verdict,
         "winner": winner,
+        "rival": rival,
         "error": _errors(winner),
         "rival_error": _errors(rival),
     }

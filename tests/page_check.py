@@ -1,6 +1,7 @@
 """How fast the page of a large run is: first chart, controls, long tasks, size; beside its targets.  ``make page-check``.
 
-The run is planted: 2,000 cells with rounds, of several implementations, written to ``.page-check/``.
+The run is planted: 2,000 cells with rounds, of several implementations, and behind it an experiment over ranks by two
+libraries, written to ``.page-check/``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Any
 
 from analysis import cells as cell_table
 from analysis import load, report, verdicts
+from analysis.experiments import section
+from analysis.experiments.report import ToldSection
 from analysis.page import write
-from tests import browser, planted
+from analysis.pictures import picture
+from tests import browser, planted, planted_parallel
 from tests.browser import Browser
 
 CELLS = 2000
@@ -64,6 +68,16 @@ def large_run() -> Path:
     return planted.write(FOLDER / "large.json", found)
 
 
+def experiment() -> ToldSection:
+    """Two libraries over 1, 2 and 4 ranks."""
+    found = planted_parallel.found()
+    rows = [*found.rows, *planted_parallel.rows(seed=1, impl="jax-sharded")]
+    found = replace(found, rows=rows, settings={"impls": ["torch-ddp", "jax-sharded"]})
+    made = section(found)
+    pictures = [picture(d.figure, d.key, d.title, d.caption, FOLDER / "figures") for d in made.figures]
+    return ToldSection(made, pictures, found)
+
+
 def written(source: Path) -> tuple[Path, list[Figure]]:
     """The page, how long it took beside reading and fitting, and its size."""
     start = time.perf_counter()
@@ -71,9 +85,10 @@ def written(source: Path) -> tuple[Path, list[Figure]]:
     table = cell_table.table(run.entries)
     material = report._material(run.entries, table, verdicts.judge(run.entries, table))
     pictures, absent = report._draw(material, FOLDER / "figures")
+    told = [experiment()]
     analysed = time.perf_counter()
     page = FOLDER / "large.html"
-    write.write_report_page(page, run, material, report._context(run, material, pictures, absent, []))
+    write.write_report_page(page, run, material, report._context(run, material, pictures, absent, told))
     ended = time.perf_counter()
     return page, [
         Figure("cells", len(table), None, ""),
@@ -101,6 +116,15 @@ wait();
 """
 
 
+#: From an arrow key on a figure's chart until its point is lit and a frame has been drawn.
+WALKED = """
+const room = document.querySelectorAll('[data-chart] .chart')[arguments[0]];
+const start = performance.now();
+room.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}));
+room.chart.view.runAsync().then(() => requestAnimationFrame(() => setTimeout(() => done(performance.now() - start))));
+"""
+
+
 def opened(page: Path) -> list[Figure]:
     """What Chromium tells: the middle of three openings, and the slowest control of them."""
     with Browser() as window:
@@ -117,6 +141,8 @@ def opened(page: Path) -> list[Figure]:
             )
         for control, value in MOVES:
             slowest.append((window.later(TIMED, control, value), control, value))
+        charts = window.run("return document.querySelectorAll('[data-chart] .chart').length")
+        walked = [window.later(WALKED, i) for i in range(charts)]
         complaints, requests = window.complaints(), window.requests()
     first, paint, longest = (sorted(column)[1] for column in zip(*openings, strict=True))
     for took, control, value in sorted(slowest, reverse=True)[:3]:
@@ -126,6 +152,7 @@ def opened(page: Path) -> list[Figure]:
         Figure("first contentful paint", paint / 1000, None, "s"),
         Figure("longest task while opening", longest, None, "ms"),
         Figure("slowest control", max(slowest)[0], 150.0, "ms"),
+        Figure(f"slowest step within {charts} charts of figures", max(walked), 150.0, "ms"),
         Figure("complaints in the console", len(complaints), 0.0, ""),
         Figure("requests that would leave the page", len(requests), 0.0, ""),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_the_report_tells_them_beside_each_other(written: Path) -> None:
         assert "the update costs O(m), whatever n" in page
         assert "the update by adam costs O(m), whatever n" in page
         assert "the update by momentum costs O(m), whatever n" in page
-        assert "step 1.5" in page  # 1.5 and 1.1 times, but for what passes differ by
+        assert "step 1.5" in re.sub(r"</?data[^>]*>", "", page)  # 1.5 and 1.1 times, but for what passes differ by
         assert "step 1.1" in page or "step 1.0" in page
 
 

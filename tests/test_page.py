@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from analysis import load, predict, report, verdicts, words
 from analysis.page import bundle, data, write
 from analysis.pictures import Picture
 from analysis.predict import Series
+from analysis.statistics import Interval
 from tests import browser, planted
 from tests.browser import Browser
 
@@ -118,7 +121,8 @@ HOSTILE = [
 
 
 def test_figures_that_do_not_fit_stay_files() -> None:
-    small, large = Picture("a", "A", "", b"x" * 300), Picture("b", "B", "", b"x" * 3000)
+    drawn = b'<svg xmlns="http://www.w3.org/2000/svg"><path d="%s"/></svg>'
+    small, large = (Picture(key, key, "", drawn % (b"M" * size)) for key, size in (("a", 100), ("b", 3000)))
     assert write.within([small, large, small], 1000) == ([small, small], [large])
 
 
@@ -271,6 +275,193 @@ def test_points_are_the_cells_and_a_pick_shows_the_rounds(opened: Browser, page:
         opened.command("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
     opened.ready()
     assert int(opened.run("return state.cell")) == box[2]
+
+
+@needs_chromium
+def test_a_picked_point_leads_to_its_rounds_and_escape_back_to_it(opened: Browser) -> None:
+    opened.run("document.getElementById('explore-chart').focus()")
+    opened.press("ArrowRight", "ArrowRight", "Enter")
+    opened.ready()
+    top, bottom = opened.run(
+        "const box = document.getElementById('cell').getBoundingClientRect(); return [box.top, box.bottom]"
+    )
+    assert 0 <= top < bottom <= opened.run("return innerHeight") + 1
+    assert opened.run("return document.activeElement.id") == "cell-name"
+    picked = opened.run("return state.cell")
+    opened.press("Escape")
+    assert opened.run("return [document.getElementById('cell').hidden, document.activeElement.id, state.cell]") == [
+        True, "explore-chart", "",
+    ]  # fmt: skip
+    opened.press("Enter")  # the point is still the one that is lit
+    assert opened.run("return state.cell") == picked
+
+
+PARTS = {
+    "#axis=width": ("explore", "explore-title"),
+    "#n=128": ("ask", "ask-title"),
+    "#axis=width&batch=128": ("calculate", "calculate-title"),  # what was chosen last
+    "#batch=128&cell=3": ("cell", "cell-name"),
+}
+SEEN = """
+const box = document.getElementById(arguments[0]).getBoundingClientRect();
+return [document.activeElement.id, box.top >= -1 && box.top < innerHeight / 2 + 1, scrollY];
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("address", PARTS)
+def test_a_sent_view_opens_at_its_part(address: str, opened: Browser, page: Path) -> None:
+    part, head = PARTS[address]
+    opened.open(page, address)
+    focused, in_view, scrolled = opened.run(SEEN, part)
+    assert focused == head
+    assert in_view
+    assert scrolled > 0
+
+
+@needs_chromium
+def test_a_view_opens_at_what_was_chosen_last_and_without_one_at_the_top(opened: Browser, page: Path) -> None:
+    assert opened.run("return [scrollY, document.activeElement === document.body]") == [0, True]
+    opened.set("calculate-batch", "128")
+    opened.set("choose-axis", "width")
+    opened.set("calculate-batch", "100")
+    address = opened.run("return location.hash")
+    opened.open(page, address)
+    assert opened.run("return document.activeElement.id") == "calculate-title"
+
+
+OFFERED = """
+const rows = cellsOf(pageData());
+const options = [...document.querySelectorAll('#explore .controls select option')].filter((one) => !one.selected);
+const name = (option) => option.closest('select').id.replace('choose-', '');
+const draws = (option) => shownRows(rows, {...state, [name(option)]: option.value}).length > 0;
+return options.map((one) => [name(one), one.value, !one.disabled, draws(one)]);
+"""
+
+
+@needs_chromium
+def test_choices_that_draw_nothing_are_greyed_and_no_others(opened: Browser, page: Path) -> None:
+    greyed = set()
+    for view in ("", "#phase=update", "#measure=memory", "#phase=loss&axis=width", "#optimizer=adam&phase=update"):
+        opened.open(page, view)
+        for name, value, offered, draws in opened.run(OFFERED):
+            assert offered == draws, (view, name, value)
+            greyed |= set() if offered else {(view, name, value)}
+        assert opened.run("return document.getElementById('explore-grey').checkVisibility()")
+    assert {("#phase=update", "measure", "memory"), ("", "optimizer", "adam")} <= greyed
+
+
+@needs_chromium
+def test_an_empty_view_says_so_and_offers_the_nearest(opened: Browser, page: Path) -> None:
+    opened.open(page, "#optimizer=adam&measure=memory&phase=update")
+    told, hidden = opened.run(
+        "return [document.getElementById('explore-empty').innerText, document.getElementById('explore-view').hidden]"
+    )
+    assert told.startswith("Nothing to draw: no cell of this run has all of axis examples, optimizer adam, memory")
+    assert hidden
+    assert "Show time instead" in told
+    opened.run("document.querySelector('#explore-empty button').click()")
+    opened.ready()
+    assert opened.run("return [state.optimizer, state.phase, state.measure]") == ["adam", "update", "time"]
+    assert len(opened.run(SHOWN)["points"]) > 0
+    opened.open(page, "#hide=0,1")
+    assert "the implementations that have such cells are hidden" in opened.run(
+        "return document.getElementById('explore-empty').innerText"
+    )
+    opened.run("document.querySelector('#explore-empty button').click()")
+    opened.ready()
+    assert set(opened.run(SHOWN)["series"]) == set(IMPLS)
+
+
+TICKS = """
+const texts = [...document.querySelectorAll(arguments[0] + ' svg .role-axis-label text')];
+return texts.map((one) => one.textContent.replace('\u00a0', ' ')).filter(Boolean);
+"""
+
+
+@needs_chromium
+def test_ticks_have_units_that_people_read(opened: Browser, page: Path) -> None:
+    forms = {
+        "#measure=time": r"[\d.]+ (s|ms|µs|ns)",
+        "#measure=time&y=linear": r"([\d.]+ (s|ms|µs|ns))|0",
+        "#measure=memory": r"[\d.]+ (B|kB|MB|GB)",
+        "#measure=share": r"[\d.]+ %",
+        "#cell=3": r"[\d.]+ (s|ms|µs|ns)",
+    }
+    count = r"[\d.]+[kM]?"
+    for view, form in forms.items():
+        opened.open(page, view)
+        found = opened.run(TICKS, "#cell-chart" if "cell" in view else "#explore-chart")
+        with_unit = [text for text in found if re.fullmatch(form, text)]
+        assert len(with_unit) >= 2, (view, found)
+        assert len(set(with_unit)) == len(with_unit), (view, found)
+        assert all(re.fullmatch(f"{form}|{count}", text) for text in found), (view, found)
+
+
+@needs_chromium
+def test_why_a_share_may_exceed_the_ceiling_is_told_where_it_does(opened: Browser, page: Path) -> None:
+    opened.open(page, "#measure=share")
+    told = (
+        "return [document.getElementById('explore-told').innerText, cellTold(rows[0], {y: 1.2}, 'share').flat().join()]"
+    )
+    usual = opened.run(f"const rows = cellsOf(pageData()); {told}")
+    assert "Above 100 %" not in usual[0]  # the planted ceiling is far above the planted times
+    opened.run("shownRows(cellsOf(pageData()), state)")
+    points = "shownRows(cellsOf(pageData()), state).map((point) => ({...point, y: 3 * point.y + 1}))"
+    assert "Above 100 %: the ceiling is the best rate of one square product" in opened.run(
+        f"return exploreTold({points}, state)"
+    )
+    assert "above 100 %,faster than the product" in usual[1]
+
+
+WRONG = {
+    ("calculate-batch", "1000000000000"): "Examples n in a step: a whole number from 1 to 100,000,000.",
+    ("calculate-batch", "0"): "Examples n in a step: a whole number from 1 to 100,000,000.",
+    ("calculate-batch", "2.5"): "Examples n in a step: a whole number from 1 to 100,000,000.",
+    ("calculate-layers", "64-x-10"): "Layers: 2 to 100 positive whole numbers",
+    ("calculate-layers", "64-0-10"): "Layers: 2 to 100 positive whole numbers",
+    ("calculate-layers", "64--128"): "",
+    ("calculate-layers", "64-1000000000000-10"): "Layers: at most 1,000,000 units each, not 1,000,000,000,000.",
+    ("calculate-layers", "1000000-1000000-1000000"): "Layers: at most 1,000,000,000,000 weights in all",
+    ("ask-width", "1000000000000"): "Width of the hidden layers: a whole number from 1 to 100,000.",
+}
+
+
+@needs_chromium
+@pytest.mark.parametrize("control, value", WRONG)
+def test_absurd_sizes_are_refused_in_a_sentence(control: str, value: str, opened: Browser, page: Path) -> None:
+    before = opened.run("return [location.hash, document.getElementById('calculate-rows-told').innerText]")
+    opened.set(control, value)
+    told = opened.run(
+        "const told = document.getElementById(arguments[0]).closest('.controls').querySelector('.wrong');"
+        "return told.hidden ? '' : told.innerText",
+        control,
+    )
+    assert told.startswith(WRONG[control, value])
+    assert bool(told) == bool(WRONG[control, value])
+    if told:
+        after = opened.run("return [location.hash, document.getElementById('calculate-rows-told').innerText]")
+        assert after == before
+        assert (
+            opened.run("return document.getElementById(arguments[0]).getAttribute('aria-invalid')", control) == "true"
+        )
+        name = {"calculate-batch": "batch", "calculate-layers": "layers", "ask-width": "width"}[control]
+        opened.open(page, f"#{name}={value}")  # nor by an address
+        assert opened.run("return state[arguments[0]] === usualState[arguments[0]]", name)
+
+
+@needs_chromium
+def test_what_was_not_measured_is_warned_of_with_how_far_beyond_it_lies(opened: Browser) -> None:
+    opened.set("calculate-batch", "409600")
+    unmeasured = opened.run("return document.querySelectorAll('#calculate-activation optgroup')[1].children[0].value")
+    opened.set("calculate-activation", unmeasured)
+    told = opened.run("return document.getElementById('calculate-warnings').innerText")
+    assert re.match(r"\w+ and \w+ are extrapolated: n = 409,600 is 100\.0 times the largest measured", told)
+    p = 4 * int(unmeasured.removeprefix("horner-"))
+    assert f"{unmeasured} was not measured: its p = {p} is priced by the laws; p from 4 to 256 was." in told
+    values = opened.run("return [...document.getElementById('calculate-activation').options].map((one) => one.value)")
+    assert len(values) == len(set(values))
+    assert {f"horner-{k}" for k in range(1, 65)} <= set(values)
 
 
 def random_questions(count: int) -> list[tuple[list[int], int, str, str]]:
@@ -447,21 +638,77 @@ def test_tiny_runs_have_a_page(keep: int, tmp_path: Path, window: Browser) -> No
     assert len(window.run(SHOWN)["points"]) >= 1
 
 
+def csv_of(window: Browser, selector: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Headers and rows of the CSV that a table is copied as."""
+    text = window.run("return csvOf(document.querySelector(arguments[0]))", selector)
+    found = csv.DictReader(io.StringIO(text, newline=""))
+    return list(found.fieldnames or ()), list(found)
+
+
 @needs_chromium
-def test_tables_copy_as_csv(opened: Browser) -> None:
-    text = opened.run("return csvOf(document.querySelector('#verdict table'))")
-    lines = text.strip().split("\r\n")
-    assert lines[0] == "implementation,verdict,n,m,p,law that wins,its error,error of n·m·p"
-    assert [line.split(",")[0] for line in lines[1:]] == ["numpy", "torch"]
-    assert '"' in lines[1]  # an interval has a comma
+def test_tables_copy_as_csv_with_numbers_in_columns_of_their_own(opened: Browser, source: Path, page: Path) -> None:
+    header, rows = csv_of(opened, "#verdict > .scroll table")
+    assert header[:5] == ["implementation", "verdict", "n", "n, low", "n, high"]
+    assert [row["implementation"] for row in rows] == list(IMPLS)
+    entries = load.load([source]).entries
+    judged = {v.impl: v for v in verdicts.judge(entries, cell_table.table(entries)) if v.phase == "step"}
+    for row in rows:
+        exponent = judged[row["implementation"]].exponents["n"]
+        found = [float(row[name]) for name in ("n", "n, low", "n, high")]
+        assert found == pytest.approx([exponent.value, exponent.ci_low, exponent.ci_high], abs=0.005)
+        winner = judged[row["implementation"]].choice.winner
+        assert winner
+        assert float(row["its error, sizes fitted (share of 1)"]) == pytest.approx(
+            winner.crossvalidated_median, rel=1e-4
+        )
     count = opened.run(
         "return [document.querySelectorAll('main table').length, document.querySelectorAll('button.csv').length]"
     )
     assert count[0] == count[1]
     opened.run("document.getElementById('explore-table').open = true")
     opened.later("setTimeout(done, 100)")
-    rows = opened.run("return csvOf(document.querySelector('#explore-rows table'))").strip().split("\r\n")
-    assert len(rows) - 1 == len(opened.run(SHOWN)["points"])
+    header, rows = csv_of(opened, "#explore-rows table")
+    points, cells = opened.run(SHOWN)["points"], block(page)["cells"]
+    times = [[cells[k][at] for k in ("n", "time_s", "ci_low_s", "ci_high_s")] for at, _, _ in points]
+    named = ("n", "time (s)", "95 % interval, low (s)", "95 % interval, high (s)")
+    assert [[float(row[name]) for name in named] for row in rows] == times
+
+
+PLANTED_TABLE = """
+const table = tableOf({caption: 'c', columns: ['a', 'b', 'words', 'm'], rows: [
+  ['x, "y"', numberOf(0.0012, secondsText, 0.0011, 0.0013), make('span', {}, 'half of ', numberOf(0.5, percentText)), '12,345'],
+  ['z', '–', 'none', '7'],
+]});
+document.body.append(table);
+const found = [csvOf(table), table.rows[1].cells[1].innerText];
+table.remove();
+return found;
+"""
+
+
+@needs_chromium
+def test_csv_keeps_words_and_leaves_unknown_numbers_empty(opened: Browser) -> None:
+    text, shown = opened.run(PLANTED_TABLE)
+    assert shown.replace("\u00a0", " ") == "1.2 ms [1.1 ms, 1.3 ms]"  # what people read stays as it was
+    assert text.splitlines() == [
+        'a,b (s),"b, low (s)","b, high (s)",words,"words, value (share of 1)",m',
+        '"x, ""y""",0.0012,0.0011,0.0013,half of 50 %,0.5,12345',
+        "z,,,,none,,7",
+    ]
+
+
+def test_a_number_in_words_is_text_in_markdown_and_a_number_in_html() -> None:
+    found = words.interval(Interval(0.0012, 0.0011, 0.0013), words.seconds)
+    assert f"took {found}" == "took 1.2 ms [1.1 ms, 1.3 ms]"
+    plain = "{% autoescape false %}{{ found }}{% endautoescape %}"
+    assert words.environment().from_string(plain).render(found=found) == found
+    html = words.environment().from_string("{{ found }}{{ hostile|named('\"') }}")
+    written = html.render(found=found, hostile=words.Number("<b>", 1, "<"))
+    assert written == (
+        '<data value="0.0012" data-low="0.0011" data-high="0.0013" data-unit="s">1.2 ms '
+        '<span class="interval">[1.1 ms, 1.3 ms]</span></data>'
+        '<data value="1" data-unit="&lt;" data-name="&#34;">&lt;b&gt;</data>'
+    )
 
 
 FOCUSED = """

@@ -21,7 +21,7 @@ from analysis.page import compare
 from backprop_files import UserError
 from tests import browser, planted, planted_history
 from tests.browser import Browser
-from tests.test_page import HOSTILE
+from tests.test_page import HOSTILE, TICKS
 
 needs_chromium = pytest.mark.skipif(bool(browser.missing()), reason=browser.missing() or "-")
 needs_axe = pytest.mark.skipif(not browser.AXE.exists(), reason=f"no axe-core: {browser.INSTALL_AXE}")
@@ -122,6 +122,35 @@ def test_the_page_of_two_runs_shows_ratios_and_restores_a_view(compared: Path, w
         assert window.run("return document.documentElement.scrollWidth <= innerWidth")
         window.picture(ARTEFACTS / f"compare-{width}.png")
     window.look(1280)
+
+
+WITHOUT_BYTES = """
+const data = pageData();
+data.runs.forEach((run) => run.peak_bytes.fill(null));
+const asks = compareAsks(data);
+const values = {measure: ['ratio', 'time', 'memory'], series: ['0'], axis: ['examples'], phase: ['step'], optimizer: []};
+const found = (given) => offered(comparedCells(given), state, compareAsks(given), values).measure;
+const nearest = nearestChanges(comparedCells(data), {...state, measure: 'memory'}, asks, values);
+return [[...found(pageData())], [...found(data)], nearest];
+"""
+
+
+@needs_chromium
+def test_a_comparison_offers_what_its_runs_have(compared: Path, window: Browser) -> None:
+    window.open(compared)
+    every, without, instead = window.run(WITHOUT_BYTES)
+    assert every == ["ratio", "time", "memory"]
+    assert without == ["ratio", "time"]
+    assert instead == {"measure": "ratio"}
+
+
+@needs_chromium
+def test_ticks_of_a_comparison_have_units(compared: Path, window: Browser) -> None:
+    window.open(compared, "#measure=time")
+    found = window.run(TICKS, "#compare-chart")
+    assert sum(bool(re.fullmatch(r"[\d.]+ (s|ms|µs)", text)) for text in found) >= 2
+    window.open(compared, "#measure=memory")
+    assert sum(bool(re.fullmatch(r"[\d.]+ (B|kB|MB)", text)) for text in window.run(TICKS, "#compare-chart")) >= 2
 
 
 @needs_chromium

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.lines import Line2D
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from analysis.charts import Chart, Line
 from analysis.experiments import Claimed, Section, Told, parallel, parallel_series, section
 from analysis.experiments import parallel_law as law
 from analysis.experiments import parallel_scaling as scaling
@@ -386,21 +387,24 @@ def test_figures_draw_what_was_measured() -> None:
         "parallel-strong", "parallel-weak", "parallel-efficiency", "parallel-all-reduce", "parallel-shares"
     }  # fmt: skip
     truth = Truth()
-    for k, line in zip((2, 4), by_key["parallel-all-reduce"].axes[0].get_lines()[::3], strict=True):
-        sizes, times = numbers(line)
-        assert times == pytest.approx([1e3 * truth.sends(k, size) for size in sizes])
-    measured_ms, ideal, by_law = (numbers(line)[1] for line in by_key["parallel-strong"].axes[0].get_lines()[:3])
+    points = [line for line in first_panel(by_key["parallel-all-reduce"]) if line.drawn == "points"]
+    for k, line in zip((2, 4), points, strict=True):
+        assert line.y == pytest.approx([1e3 * truth.sends(k, size) for size in line.x])
+    measured_ms, ideal, by_law = (np.array(line.y) for line in first_panel(by_key["parallel-strong"])[:3])
     assert measured_ms == pytest.approx(by_law)
     assert ideal == pytest.approx(measured_ms[0] / np.array([1, 2, 2]))
-    measured_ms, ideal = (numbers(line)[1] for line in by_key["parallel-weak"].axes[0].get_lines()[:2])
+    measured_ms, ideal = (np.array(line.y) for line in first_panel(by_key["parallel-weak"])[:2])
     assert ideal == pytest.approx(measured_ms[0] * np.array([1, 1, 2]))
-    bars = [bar for bar in by_key["parallel-shares"].axes[0].patches if isinstance(bar, Rectangle)]
+    shares = by_key["parallel-shares"]
+    assert isinstance(shares, Figure)
+    bars = [bar for bar in shares.axes[0].patches if isinstance(bar, Rectangle)]
     assert sum(bar.get_height() for bar in bars) == pytest.approx(100 * 9)  # three networks, three numbers of ranks
 
 
-def numbers(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
-    """What a line is drawn through."""
-    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+def first_panel(chart: Figure | Chart) -> list[Line]:
+    """What its first panel shows."""
+    assert isinstance(chart, Chart)
+    return list(chart.rows[0].panels[0].lines)
 
 
 def test_every_table_has_rows_of_its_width() -> None:

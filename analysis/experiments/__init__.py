@@ -18,6 +18,7 @@ from backprop_files import EXPERIMENTS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from analysis.charts import Chart
     from analysis.experiments.found import Found
 
 NAMES: tuple[str, ...] = EXPERIMENTS
@@ -40,12 +41,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure; ``key`` is its file name, unique in the report, and the anchor that claims point to."""
+    """A figure, as data where it is points and lines (``analysis.charts``); ``key`` is its file name, unique in the report,
+    and the anchor that claims point to.
+    """
 
     key: str
     title: str
     caption: str
-    figure: Figure
+    figure: Figure | Chart
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import words
+from analysis.charts import Axis, Chart, Line, Panel, Row
 from analysis.experiments import Claimed, Drawn, Section, Table, Told
 from analysis.experiments.found import Found
-from analysis.figures import COLOURS, MARKERS
+from analysis.figures import COLOURS
 from analysis.statistics import Estimate, Floats, Interval, moderated
 
 #: Training binds, and not the width, where its error is more than so many times the best found for the width.
@@ -28,7 +29,7 @@ PRECISION = {"float32": 1e-6, "float64": REACHED}
 #: Slopes are taken over the upper half of the widths, but over so many at least.
 LEAST_WIDTHS = 3
 NAME = "approximation"
-ACTIVATIONS = {"tanh": (COLOURS[0], MARKERS[0]), "relu": (COLOURS[1], MARKERS[1])}
+ACTIVATIONS = ("tanh", "relu")
 CURVES = (COLOURS[4], COLOURS[2], COLOURS[0])
 KEYS = ["function", "activation", "width", "seed"]
 
@@ -411,7 +412,7 @@ def _shared(found: Found) -> pd.DataFrame:
 
 
 def _panels(names: Sequence[str], height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    columns = min(4, max(2, len(names)))
+    columns = min(COLUMNS, max(2, len(names)))
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(10, height * lines + 0.9), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
@@ -422,56 +423,32 @@ def _panels(names: Sequence[str], height: float = 2.5) -> tuple[Figure, list[Axe
     return figure, list(grid.flat[: len(names)])
 
 
-def _title(axes: Axes, pair: Pair) -> None:
-    axes.set_title(f"{pair.function}: {pair.formula}", fontsize=9)
-
-
-def _widths_figure(found: Sequence[Pair]) -> Figure:
-    names = list(dict.fromkeys(pair.function for pair in found))
-    figure, panels = _panels(names)
-    for axes, name in zip(panels, names, strict=True):
-        for pair in found:
-            if pair.function == name:
-                _draw_pair(axes, pair)
-                _title(axes, pair)
+def _widths_figure(found: Sequence[Pair]) -> Chart:
+    formulas = {pair.function: pair.formula for pair in found}
+    panels = [
+        Panel(f"{name}: {formula}", [line for pair in found if pair.function == name for line in _errors_of(pair)])
+        for name, formula in formulas.items()
+    ]
     least = float(np.fmin.reduce([np.fmin.reduce(pair.trained, axis=None) for pair in found]))
-    if least > 0:  # and not NaN: some run ended
-        panels[0].set(yscale="log", ylim=(10 ** np.floor(np.log10(least / 3)), 2))
-    panels[0].set_xscale("log", base=2)
-    panels[0].xaxis.set_major_formatter(lambda width, _: f"{width:.0f}")
-    _label(figure, panels, "hidden units", "error / standard deviation of the function")
-    figure.legend(handles=_widths_legend(), loc="outside lower center", ncols=4)
-    return figure
+    there = least > 0  # and not NaN: some run ended
+    low = float(10 ** np.floor(np.log10(least / 3))) if there else None
+    y = Axis("error / standard deviation", log=there, low=low, high=2.0 if there else None)
+    rows = [Row(y, panels[i : i + COLUMNS]) for i in range(0, len(panels), COLUMNS)]
+    return Chart(Axis("hidden units", log=True), rows, ACTIVATIONS, hollow="training binds")
 
 
-def _draw_pair(axes: Axes, pair: Pair) -> None:
-    colour, marker = ACTIVATIONS.get(pair.activation, (COLOURS[2], MARKERS[2]))
-    line = middle(pair.trained)
+#: Panels in a row.
+COLUMNS = 4
+
+
+def _errors_of(pair: Pair) -> list[Line]:
+    """What training finds, with its range over seeds, and what the width can do."""
     low, high = (ends.reduce(pair.trained, axis=1) for ends in (np.fmin, np.fmax))
-    axes.fill_between(pair.widths, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(pair.widths, line, color=colour)
-    for kept, face in ((np.array(pair.binds), "white"), (~np.array(pair.binds), colour)):
-        axes.plot(pair.widths[kept], line[kept], marker, color=colour, markerfacecolor=face, zorder=3)
-    axes.plot(pair.widths, middle(pair.best), "--", color=colour, linewidth=0.9)
-    axes.plot(pair.widths, middle(pair.held), ":", color=colour, linewidth=1.1)
-
-
-def _widths_legend() -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=colour, marker=marker, label=f"{name}, trained")
-        for name, (colour, marker) in ACTIVATIONS.items()
-    ]
-    thin: tuple[tuple[Any, str], ...] = (("--", "in float64"), (":", "to hold"))
-    handles += [
-        Line2D([], [], color=colour, linestyle=style, linewidth=0.9, label=f"{name}, best {of}")
-        for style, of in thin
-        for name, (colour, _) in ACTIVATIONS.items()
-    ]
-    grey: dict[str, Any] = {"color": "#555555", "linestyle": "none", "marker": "o"}
+    name, widths, trained = pair.activation, list(pair.widths), list(middle(pair.trained))
     return [
-        *handles,
-        Line2D([], [], **grey, markerfacecolor="white", label="training binds"),
-        Line2D([], [], **grey, label="width binds"),
+        Line(name, widths, trained, low=list(low), high=list(high), means="trained", hollow=list(pair.binds)),
+        Line(name, widths, list(middle(pair.best)), "dashed", "best in float64"),
+        Line(name, widths, list(middle(pair.held)), "dotted", "best to hold"),
     ]
 
 

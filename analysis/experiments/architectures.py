@@ -548,10 +548,10 @@ def _figures(
         Drawn(
             "architectures-reuse",
             "Time per n·m against the reuse of weights",
-            "Were n·m·p the law, all would lie at one height. Pale: cells of whose time more than "
+            "Were n·m·p the law, all would lie at one height. Hollow: cells of whose time more than "
             f"{words.percent(OVERHEAD_SHARE)} does not grow with n."
             + (f" Line: every use of a weight costs the same. {_one_line(lines)}" if lines else ""),
-            workload_figures.reuse(every, lines),
+            workload_figures.reuse(every, lines, "mostly overhead"),
         )
     ]
     grown = workload_figures.growth(found, every)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis import laws
+from analysis.charts import Axis, Chart, Line, Panel, Row
 from analysis.experiments import Claimed, Drawn, Section, Table, Told, Word
 from analysis.experiments.found import Found
-from analysis.figures import COLOURS
 from analysis.hypotheses import declared
 from analysis.laws import LawFit, Parts
 from analysis.statistics import Interval, share_of, t_quantile
@@ -122,7 +121,7 @@ def section(found: Found) -> Section:
             "an epoch in one compiled loop, so its step within an epoch has no call of its own.",
         ),
         (_laws_table(every), _misses_table(every), _shares_table(every)),
-        (_cost_figure(found, every), _share_figure(every)),
+        (_cost_figure(every), _share_figure(every)),
         (_law_claim(every), _stochastic_claim(every)),
     )
 
@@ -351,33 +350,29 @@ def _share_of_epoch(share: float) -> str:
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-def _cost_figure(found: Found, every: Sequence[Series]) -> Drawn:
-    figure = Figure(figsize=(3.3 * len(every) + 0.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(every), sharey=True, squeeze=False)[0]
+def _cost_figure(every: Sequence[Series]) -> Drawn:
     networks = list(dict.fromkeys(every[0].epochs[["layers", "activation"]].itertuples(index=False, name=None)))
-    for ax, one in zip(axes, every, strict=True):
-        for (layers, activation), colour in zip(networks, COLOURS, strict=False):
-            cells = _of(one, layers, activation)
-            per_example = cells["time_s"] / cells["n"] * 1e6
-            seen = cells["seen"].astype(bool)
-            ax.plot(cells["batch"][seen], per_example[seen], "o", color=colour)
-            ax.plot(cells["batch"][~seen], per_example[~seen], "o", color=colour, markerfacecolor="white")
-            ax.plot(cells["batch"], one.best.predict(cells) / cells["n"] * 1e6, "-", color=colour)
-        ax.set(xscale="log", yscale="log", xlabel="examples in a batch, b", title=one.name)
-        ax.xaxis.set_major_formatter("{x:g}")
-    axes[0].yaxis.set_major_formatter("{x:g}")
-    axes[0].set_ylabel("µs an example")
-    handles = [
-        Line2D([], [], color=colour, label=" ".join(network))
-        for network, colour in zip(networks, COLOURS, strict=False)
+    panels = [Panel(one.name, [line for network in networks for line in _costs(one, network)]) for one in every]
+    chart = Chart(
+        Axis("examples in a batch, b", log=True),
+        [Row(Axis("an example", "µs", log=True), panels)],
+        [" ".join(network) for network in networks],
+        hollow="never fitted",
+    )
+    caption = "An epoch's time for each example. Lines: the law that wins; open marks: batch sizes that no fit saw."
+    return Drawn("epochs-cost", "An epoch by the size of its batches", caption, chart)
+
+
+def _costs(one: Series, network: tuple[str, str]) -> list[Line]:
+    cells = _of(one, *network)
+    if cells.empty:
+        return []
+    batch, per_example = list(cells["batch"]), list(cells["time_s"] / cells["n"] * 1e6)
+    law, name = list(one.best.predict(cells) / cells["n"] * 1e6), " ".join(network)
+    return [
+        Line(name, batch, law, "line", "law"),
+        Line(name, batch, per_example, "points", "measured", hollow=list(~cells["seen"].astype(bool))),
     ]
-    handles += [
-        Line2D([], [], color="k", marker="o", linestyle="", label="fitted"),
-        Line2D([], [], color="k", marker="o", markerfacecolor="white", linestyle="", label="never fitted"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    caption = "An epoch's time for each example. Lines: the law that wins; open circles: batch sizes that no fit saw."
-    return Drawn("epochs-cost", "An epoch by the size of its batches", caption, figure)
 
 
 def _share_figure(every: Sequence[Series]) -> Drawn:
@@ -397,7 +392,7 @@ def _share_figure(every: Sequence[Series]) -> Drawn:
         ax.xaxis.set_major_formatter("{x:g}")
     axes[0].set_ylabel("share of an epoch, %")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, 2 * len(every)))
     caption = f"What an epoch's time goes to by the law that wins, for {layers} {activation}."
     return Drawn("epochs-shares", "Where overhead, update and products dominate", caption, figure)
 

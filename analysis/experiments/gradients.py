@@ -12,16 +12,13 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from analysis import exponents, words
+from analysis.charts import Axis, Chart, Line, Panel, Row
 from analysis.claims import BAND
 from analysis.experiments import Claimed, Drawn, Section, Table, Told, Word
 from analysis.experiments.found import Found, undisturbed
 from analysis.exponents import OVERHEAD_SHARE, Exponent
-from analysis.figures import COLOURS
 from analysis.statistics import LEVEL, Estimate, Floats, moderated, tamed
 from analysis.verdicts import equivalent
 
@@ -35,19 +32,17 @@ SHARE = words.percent(OVERHEAD_SHARE)
 
 @dataclass(frozen=True)
 class Method:
-    """A way to all gradients: how it is called and drawn, and the power of m that its ratio to the loss should grow as."""
+    """A way to all gradients: what it is called, and the power of m that its ratio to the loss should grow as."""
 
     label: str
-    colour: str
-    marker: str
     grows: int
 
 
 METHODS = {
-    "reverse": Method("reverse mode (backpropagation)", COLOURS[0], "o", 0),
-    "forward": Method("forward mode, one tangent a pass", COLOURS[4], "v", 1),
-    "forward-batch": Method("forward mode, a batch of tangents a pass", COLOURS[1], "s", 1),
-    "central": Method("central differences", COLOURS[2], "D", 1),
+    "reverse": Method("reverse mode (backpropagation)", 0),
+    "forward": Method("forward mode, one tangent a pass", 1),
+    "forward-batch": Method("forward mode, a batch of tangents a pass", 1),
+    "central": Method("central differences", 1),
 }
 
 
@@ -435,51 +430,37 @@ def _figures(found: Found, curves: Curves) -> list[Drawn]:
     ]
 
 
-def _all_ways(found: Found, curves: Curves) -> Figure:
+def _all_ways(found: Found, curves: Curves) -> Chart:
     """A panel for each implementation, a line for each method."""
     impls = [impl for impl in found.impls if any(name == impl for name, _ in curves)]
-    figure = Figure(figsize=(max(5.0, 3.4 * len(impls)), 4.2), layout="constrained")
-    for axes, impl in zip(figure.subplots(1, len(impls), sharey=True, squeeze=False)[0], impls, strict=True):
+    panels = []
+    for impl in impls:
         drawn = {method: curve for (name, method), curve in curves.items() if name == impl}
-        for method, curve in drawn.items():
-            _line(axes, curve, METHODS[method].colour, METHODS[method].marker, curve.sampled)
-        m = next(iter(drawn.values())).m
-        axes.plot(m, m, ":", color="#666666")
-        axes.set(xscale="log", yscale="log", title=impl, xlabel="weights and biases m")
-    figure.axes[0].set_ylabel("time of all gradients / time of the loss")
-    there = [method for method in METHODS if any(name == method for _, name in curves)]
-    handles = [
-        Line2D([], [], color=METHODS[name].colour, marker=METHODS[name].marker, label=METHODS[name].label)
-        for name in there
-    ]
-    handles.append(Line2D([], [], color="#666666", linestyle=":", label="m times the loss"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(figure.axes)))
-    return figure
+        m = list(next(iter(drawn.values())).m)
+        lines = [_line(METHODS[method].label, curve, curve.sampled) for method, curve in drawn.items()]
+        panels.append(Panel(impl, [*lines, Line("", m, m, "dotted", "m times the loss")]))
+    y = Axis("time of all gradients / time of the loss", log=True)
+    names = [way.label for way in METHODS.values()]
+    return Chart(_M, [Row(y, panels, 3.0)], names, hollow="a sample of passes, multiplied")
 
 
-def _cheap_gradient(found: Found, reverse: Mapping[str, Curve]) -> Figure:
+def _cheap_gradient(found: Found, reverse: Mapping[str, Curve]) -> Chart:
     """A line for each implementation."""
-    figure = Figure(figsize=(7.0, 3.8), layout="constrained")
-    axes = figure.subplots()
-    for impl, curve in reverse.items():
-        style = found.style(impl)
-        _line(axes, curve, style["color"], style["marker"], [not past for past in curve.past])
-    axes.axhline(BOUND, color="#666666", linestyle="--", linewidth=1)
+    lines = [_line(impl, curve, [not past for past in curve.past]) for impl, curve in reverse.items()]
+    sizes = [size for curve in reverse.values() for size in curve.m]
+    lines.append(
+        Line("", [min(sizes), max(sizes)], [BOUND, BOUND], "dashed", "the bound") if sizes else Line("", [], [])
+    )
     top = max((curve.ratio(i) for curve in reverse.values() for i in range(len(curve.m))), default=BOUND)
-    axes.set(xscale="log", ylim=(0, 1.15 * max(BOUND, top)), xlabel="weights and biases m")
-    axes.set_ylabel("loss and all gradients / loss")
-    handles = [Line2D([], [], label=impl, **found.style(impl)) for impl in reverse]
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)))
-    return figure
+    y = Axis("loss and all gradients / loss", low=0, high=1.15 * max(BOUND, top))
+    return Chart(_M, [Row(y, [Panel("", lines)], 2.8)], found.impls, hollow="mostly fixed overhead")
 
 
-def _line(axes: Axes, curve: Curve, colour: str, marker: str, hollow: Sequence[bool]) -> None:
+_M = Axis("weights and biases m", log=True)
+
+
+def _line(name: str, curve: Curve, hollow: Sequence[bool]) -> Line:
     """Ratios with their intervals; hollow where told."""
     found = [estimate.interval().exp() for estimate in curve.estimates]
-    y = np.array([interval.value for interval in found])
-    ends = np.array([[interval.value - interval.low, interval.high - interval.value] for interval in found]).T
-    axes.errorbar(curve.m, y, np.nan_to_num(np.clip(ends, 0, None)), color=colour, elinewidth=0.8, capsize=2)
-    for empty in (False, True):
-        where = np.array(hollow) == empty
-        fill = "white" if empty else colour
-        axes.plot(curve.m[where], y[where], marker, color=colour, markerfacecolor=fill, zorder=3)
+    low, high = [interval.low for interval in found], [interval.high for interval in found]
+    return Line(name, list(curve.m), [interval.value for interval in found], low=low, high=high, hollow=list(hollow))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.charts import Axis, Chart, Line, Panel, Row
 from analysis.claims import BAND
 from analysis.experiments.found import Found
 from analysis.experiments.workload_series import Along, ReuseLine, Series
-from analysis.figures import COLOURS, MARKERS
 from analysis.statistics import Interval
 
 GREY = "#777777"
@@ -21,45 +20,27 @@ GREY = "#777777"
 PICO = 1e12
 
 
-def reuse(every: Sequence[Series], lines: Mapping[str, ReuseLine]) -> Figure:
-    """A panel for each implementation; a colour and marker for each workload, cells within overhead small and pale."""
+def reuse(every: Sequence[Series], lines: Mapping[str, ReuseLine], overhead: str) -> Chart:
+    """A panel for each implementation, a colour and marker for each workload; hollow what ``overhead`` says."""
     impls = list(dict.fromkeys(one.impl for one in every))
-    styles = _styles(every)
-    figure = Figure(figsize=(max(5.0, 3.4 * len(impls)), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(impls), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, impl in zip(panels, impls, strict=True):
-        for one in every:
-            if one.impl == impl:
-                _cells(axes, one, styles[one.workload])
-        ends = np.array([min(one.reuse.min() for one in every) / 1.3, max(one.reuse.max() for one in every) * 1.3])
-        if impl in lines:
-            axes.plot(ends, PICO * lines[impl].price * ends, color="k", linewidth=1)
-        axes.set(xscale="log", yscale="log", title=impl, xlabel="uses of each weight for an example")
-    panels[0].set_ylabel("time / (n·m), ps")
-    handles = [
-        Line2D([], [], linestyle="", label=workload, **style, markeredgecolor=style["color"])
-        for workload, style in styles.items()
+    ends = [min(one.reuse.min() for one in every) / 1.3, max(one.reuse.max() for one in every) * 1.3]
+    panels = [Panel(impl, [*_cells(every, impl), *_same_price(lines.get(impl), ends)]) for impl in impls]
+    x = Axis("uses of each weight for an example", log=True)
+    return Chart(x, [Row(Axis("time / (n·m)", "ps", log=True), panels, 3.4)], hollow=overhead)
+
+
+def _cells(every: Sequence[Series], impl: str) -> list[Line]:
+    return [
+        Line(one.workload, list(one.reuse), list(PICO * one.per_nm), "points", hollow=list(~one.past_overhead))
+        for one in every
+        if one.impl == impl
     ]
-    if lines:
-        handles.append(Line2D([], [], color="k", label="every use costs the same"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, 2 * len(impls)))
-    return figure
 
 
-def _styles(every: Sequence[Series]) -> dict[str, dict[str, Any]]:
-    """By workload; beyond as many as there are colours, markers are hollow."""
-    names = list(dict.fromkeys(one.workload for one in every))
-    return {
-        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        | ({"markerfacecolor": "white"} if i >= len(COLOURS) else {})
-        for i, name in enumerate(names)
-    }
-
-
-def _cells(axes: Axes, one: Series, style: Mapping[str, Any]) -> None:
-    past = one.past_overhead
-    axes.plot(one.reuse[~past], PICO * one.per_nm[~past], linestyle="", alpha=0.25, markersize=3, **style)
-    axes.plot(one.reuse[past], PICO * one.per_nm[past], linestyle="", **style)
+def _same_price(line: ReuseLine | None, ends: Sequence[float]) -> list[Line]:
+    return (
+        [Line("", ends, [PICO * line.price * end for end in ends], "line", "every use costs the same")] if line else []
+    )
 
 
 def growth(found: Found, every: Sequence[Series]) -> Figure | None:

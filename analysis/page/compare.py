@@ -136,19 +136,12 @@ def _verdicts(found: Sequence[Side], hypotheses: Sequence[Law] | None) -> list[d
             "series": f"{verdict.impl} {verdict.device} {verdict.dtype}",
             "word": verdict.word,
             "law": verdict.choice.winner.law.name if verdict.choice.winner else "–",
-            "exponents": {name: told_exponent(verdict.exponents[name]) for name in "nmp"},
+            "exponents": {name: words.exponent(verdict.exponents[name]) for name in "nmp"},
         }
         for side in found
         for verdict in verdicts.judge(side.run.entries, side.cells, hypotheses, resamples=0)
         if verdict.phase == "step"
     ]
-
-
-def told_exponent(exponent: Any) -> str:
-    """1.02 [0.98, 1.06]."""
-    nan = float("nan")
-    value, low, high = (nan if v is None else v for v in (exponent.value, exponent.ci_low, exponent.ci_high))
-    return words.with_interval(value, low, high) if np.isfinite(value) else "–"
 
 
 def facts(found: Sequence[Side]) -> list[dict[str, Any]]:

@@ -205,6 +205,7 @@ function growthTold(data, rows, phase, variable) {
     parts.push(`Yes, as measured, though as no one power of ${variable}: ${what} takes ${listText(each)}`);
   }
   if (rest.length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(rest)}`);
+  if (variable === "n" && ["loss", "update"].includes(phase)) parts.push("Each phase finds the caches as the one before left them, so that what touches no example may take longer after a larger batch");
   return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${listed(one, variable)}`) };
 }
 
@@ -240,17 +241,27 @@ function byNumber(a, b) {
   return a.localeCompare(b, "en", { numeric: true });
 }
 
+/** What lies outside of what was measured, and how far: one sentence for all of which the same is true. */
+function beyondTold(found) {
+  const groups = new Map();
+  for (const { name, beyond } of found) {
+    const told = listText(beyond);
+    if (told) groups.set(told, [...(groups.get(told) ?? []), name]);
+  }
+  return [...groups].map(([told, names]) => `${listText(names)} ${names.length > 1 ? "are" : "is"} extrapolated: ${told}.`);
+}
+
 function showFastest(data, rows, base) {
   const layers = networkOf(base, base.width, base.depth);
   const found = stepsAt(data, rows, layers, base.n, base.activation);
   byId("fastest-told").textContent = fastestTold(found, `n = ${countText(base.n)}, layers ${layers.join("-")}, ${base.activation}`);
-  const beyond = found.filter((one) => one.beyond.length).map((one) => `${one.one.name} is extrapolated: ${listText(one.beyond)}.`);
+  const beyond = beyondTold(found.map(({ one, beyond: far }) => ({ name: one.name, beyond: far })));
   byId("fastest-warnings").replaceChildren(...beyond.map((text) => make("li", {}, text)));
   byId("fastest-warnings").hidden = !beyond.length;
   showTable(byId("fastest-rows"), {
     caption: `One step, n = ${countText(base.n)}, layers ${layers.join("-")}, ${base.activation}; 95 % intervals`,
     columns: ["implementation", "time of a step", "times the fastest", "from"],
-    rows: found.map((one) => [one.one.name, intervalText(one.time, secondsText), short(one.time.value / found[0].time.value), one.from]),
+    rows: found.map((one) => [one.one.name, intervalOf(one.time, secondsText), numberOf(one.time.value / found[0].time.value, short), one.from]),
     numbers: [1, 2],
   });
 }

@@ -34,11 +34,21 @@ function signOf(one) {
   return make("span", { class: "sign", style: `color: var(--series-${one.colour})`, "aria-hidden": "true" }, SIGNS[one.marker]);
 }
 
-/** A number axis. */
+/** Ticks of an axis in units that people read, 200 µs rather than 200µ, by the form of its values; close ones differ in a late digit. */
+function tick(value, form) {
+  return value ? { secondsText, bytesText, percentText, short }[form](value, 6) : "0";
+}
+
+/** How an axis asks for them; on a logarithmic one the ticks that Vega leaves without a label stay so. @param {(value: number) => string} form */
+function ticksOf(form) {
+  return { labelExpr: `datum.label === '' ? '' : tick(datum.value, '${form.name}')` };
+}
+
+/** A number axis; its ticks are large counts (10k) where no other form is asked for. */
 function axisOf(title, log, extra = {}) {
   return {
     type: "quantitative", title, scale: { ...(log ? { type: "log" } : { zero: true }), nice: false, padding: 8, ...extra.scale },
-    axis: { format: extra.format ?? "~s", tickCount: innerWidth < 600 ? 4 : 6, labelFlush: false, labelOverlap: true, labelSeparation: 5 },
+    axis: { format: "~s", ...(extra.form ? ticksOf(extra.form) : {}), tickCount: innerWidth < 600 ? 4 : 6, labelFlush: false, labelOverlap: true, labelSeparation: 5 },
   };
 }
 
@@ -60,7 +70,8 @@ async function drawInto(place, specification, description) {
   };
   const room = make("div", { class: "drawing" });
   drawings.underway += 1;
-  const chart = await vegaEmbed(room, spec, { actions: false, renderer: "svg", defaultStyle: false, ast: true, tooltip: false })
+  place.style.minHeight = `${specification.height}px`;  // nothing below moves when the chart comes
+  const chart = await vegaEmbed(room, spec, { actions: false, renderer: "svg", defaultStyle: false, ast: true, tooltip: false, expressionFunctions: { tick } })
     .finally(() => { drawings.underway -= 1; });
   if (place.turn !== turn) {
     chart.finalize();
@@ -158,6 +169,7 @@ function readable(place, pick) {
     else return;
     event.preventDefault();
   });
+  place.light = (id) => light(place.points.find((point) => point.id === id) ?? null, true);
 }
 
 /** The point that an arrow key leads to: along a line, or to the next line. */

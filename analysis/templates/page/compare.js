@@ -1,7 +1,7 @@
 "use strict";
 // Runs side by side: the same cells, run by run.
 
-const RATIO_MEASURES = { ratio: ["time over the first run's", short], time: ["seconds", secondsText], memory: ["peak bytes of a step", bytesText] };
+const RATIO_MEASURES = { ratio: ["time over the first run's", short], time: ["time", secondsText], memory: ["peak bytes of a step", bytesText] };
 
 /** One object for each cell that any run has. */
 function comparedCells(data) {
@@ -31,10 +31,26 @@ function ratioOf(a, b) {
   return { value, low: value * Math.exp(-half), high: value * Math.exp(half) };
 }
 
+/** What each control asks of a cell; bytes are of whole steps, a ratio is of cells that the first run has too. */
+function compareAsks(data) {
+  const has = (runs, name, row) => runs.some((run) => known(run[name][row.id]));
+  const [base, ...others] = data.runs;
+  const measures = {
+    ratio: (row) => has([base], "time_s", row) && has(others, "time_s", row),
+    time: (row) => has(data.runs, "time_s", row),
+    memory: (row) => row.phase === "step" && has(data.runs, "peak_bytes", row),
+  };
+  return {
+    series: (row, value) => String(row.place) === value,
+    axis: ASKS.axis, phase: ASKS.phase, optimizer: ASKS.optimizer,
+    measure: (row, value) => measures[value](row),
+  };
+}
+
 /** The points of a choice, a line for each run. */
 function comparedPoints(data, rows, chosen) {
   const variable = AXES[chosen.axis][0];
-  const fits = rows.filter((row) => String(row.place) === chosen.series && row.phase === (chosen.measure === "memory" ? "step" : chosen.phase) && row.optimizer === chosen.optimizer && (chosen.axis === "all" || row.axes.includes(chosen.axis)));
+  const fits = rows.filter((row) => String(row.place) === chosen.series && row.phase === chosen.phase && row.optimizer === chosen.optimizer && (chosen.axis === "all" || row.axes.includes(chosen.axis)));
   const found = [];
   data.runs.forEach((run, at) => {
     if (chosen.measure === "ratio" && at === 0) return;
@@ -54,7 +70,7 @@ function compareSpec(points, chosen, runs) {
   const { color, shape } = looks(runs);
   const x = { field: "x", ...axisOf(AXES[chosen.axis][1], true) };
   const unit = chosen.measure === "time" && chosen.kind === "reference" ? "multiples of the reference kernel" : title;
-  const y = { field: "y", ...axisOf(unit, chosen.y === "log", { format: chosen.measure === "ratio" ? "~r" : "~s" }) };
+  const y = { field: "y", ...axisOf(unit, chosen.y === "log", { form: formOf(chosen) }) };
   const values = points.map(({ row, ...point }) => ({ ...point, name: `${point.series}, n = ${countText(row.n)}, layers ${row.layers}: ${formOf(chosen)(point.y)}` }));
   const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
   const layer = [
@@ -73,14 +89,14 @@ function formOf(chosen) {
 /** The chart in a sentence. */
 function compareTold(points, chosen, data) {
   const form = formOf(chosen);
-  if (!points.length) return "The runs have no such cell in common.";
+  if (!points.length) return "Nothing to draw: the runs have no such cell in common.";
   const each = [...new Set(points.map((point) => point.series))].map((name) => {
     const own = points.filter((point) => point.series === name).map((point) => point.y).sort((a, b) => a - b);
     return `${name} ${form(own[0])} to ${form(own[own.length - 1])}, median ${form(own[Math.floor(own.length / 2)])}, over ${own.length} ${own.length === 1 ? "cell" : "cells"}`;
   });
   const what = chosen.measure === "ratio" ? `time over that of ${data.runs[0].name} (below 1: faster)` : chosen.measure === "time" ? "time" : "peak memory";
   const series = data.series[Number(chosen.series)].name;
-  return `${series}, ${chosen.measure === "memory" ? "step" : chosen.phase}: ${what}, against ${AXES[chosen.axis][1]}: ${each.join("; ")}. Bars: 95 % intervals.`;
+  return `${series}, ${chosen.phase}: ${what}, against ${AXES[chosen.axis][1]}: ${each.join("; ")}. Bars: 95 % intervals.`;
 }
 
 function compareTable(points, chosen, told) {
@@ -88,7 +104,7 @@ function compareTable(points, chosen, told) {
   return {
     caption: told,
     columns: ["run", "layers", "activation", "n", "m", RATIO_MEASURES[chosen.measure][0], "95 % interval"],
-    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), form(point.y), known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–"]),
+    rows: points.map((point) => [point.series, point.row.layers, point.row.activation, countText(point.row.n), countText(point.row.m), numberOf(point.y, form), endsOf(point.low, point.high, form)]),
     numbers: [3, 4, 5],
   };
 }
@@ -106,6 +122,8 @@ function startCompare() {
     byId(`choose-${name}`).closest("label").hidden = choices.length < 2;
   }
   for (const name of ["series", "axis", "phase", "optimizer", "measure", "kind", "y"]) bind(byId(`choose-${name}`), name);
+  const asks = compareAsks(data);
+  const selects = Object.fromEntries(Object.keys(asks).map((name) => [name, byId(`choose-${name}`)]));
   const key = () => byId("compare-key").replaceChildren(...data.runs.filter((_, i) => i || state.measure !== "ratio").map((run) => make("span", { class: "check" }, signOf(run), make("span", { class: "name" }, run.name))));
   readable(place, () => undefined);
   const table = () => {
@@ -119,6 +137,17 @@ function startCompare() {
     const form = formOf(state);
     place.points = points.map((point) => ({ ...point, told: () => [["", `${point.series}: ${intervalText({ value: point.y, low: point.low, high: point.high }, form)}`], ["layers", point.row.layers], ["activation", point.row.activation], ["n", countText(point.row.n)], ["phase", point.row.phase]] }));
     byId("compare-told").textContent = told;
+    const values = valuesOf(selects);
+    byId("compare-grey").hidden = !greyOut(selects, offered(rows, state, asks, values));
+    byId("compare-empty").hidden = Boolean(points.length);
+    place.hidden = !points.length;
+    if (!points.length) {
+      const changes = nearestChanges(rows, state, asks, values);
+      const [text, offer] = Object.keys(changes).length ? [chosenTold(selects, changes), changes] : ["normalised times", { kind: "normalised" }];
+      byId("compare-empty").replaceChildren(offerOf(`Show ${text} instead`, offer, place));
+      drawings.started = true;
+      return;
+    }
     place.setAttribute("aria-label", `Chart. ${told} Arrow keys move between cells.`);
     key();
     table();

@@ -11,10 +11,65 @@ const AXES = {
   all: ["nm", "n·m, examples times weights and biases", "every cell"],
 };
 const MEASURES = {
-  time: ["seconds", secondsText, "time"],
+  time: ["time", secondsText, "time"],
   memory: ["peak bytes of a step", bytesText, "memory"],
   share: ["share of the matrix-product ceiling", percentText, "share of the ceiling"],
 };
+/** Why a share may be larger than 1: bench/ceilings.py. */
+const ABOVE_CEILING = "Above 100 %: the ceiling is the best rate of one square product (1,024 rows; on an accelerator up to 8,192), timed in the run's own processes; a step whose matrices have another shape or lie in a cache, or that the machine's clock favoured, can beat it.";
+
+/** What each control asks of a cell. @type {Record<string, (row: any, value: string) => boolean>} */
+const ASKS = {
+  axis: (row, value) => value === "all" || row.axes.includes(value),
+  phase: (row, value) => row.phase === value,
+  measure: (row, value) => (value === "memory" ? row.phase === "step" && row.peak_bytes > 0 : value !== "share" || row.share_of_ceiling > 0),
+  device: (row, value) => value === "all" || row.device === value,
+  dtype: (row, value) => value === "all" || row.dtype === value,
+  optimizer: (row, value) => row.optimizer === value,
+};
+
+/** Which controls a cell does not fit. */
+function misfits(row, chosen, asks) {
+  return Object.keys(asks).filter((name) => !asks[name](row, chosen[name]));
+}
+
+/** Every control's values that some cell has together with all else that is chosen. @param {Record<string, string[]>} values by control */
+function offered(rows, chosen, asks, values) {
+  const found = Object.fromEntries(Object.keys(asks).map((name) => [name, new Set()]));
+  for (const row of rows) {
+    const off = misfits(row, chosen, asks);
+    if (off.length > 1) continue;
+    for (const name of off.length ? off : Object.keys(asks)) {
+      for (const value of values[name]) if (asks[name](row, value)) found[name].add(value);
+    }
+  }
+  return found;
+}
+
+/** The changes, as few as can be, by which a choice shows something; those made last are kept if others will do. */
+function nearestChanges(rows, chosen, asks, values) {
+  const order = Object.keys(chosen);
+  const weight = (off) => off.reduce((sum, name) => sum + 1 + order.indexOf(name) / 1000, 0);
+  let best = null;
+  for (const row of rows) {
+    const off = misfits(row, chosen, asks);
+    if (!best || weight(off) < weight(best.off)) best = { row, off };
+  }
+  return Object.fromEntries(best.off.map((name) => [name, values[name].find((value) => asks[name](best.row, value))]));
+}
+
+/** Grey what no cell has together with all else that is chosen. @returns {boolean} whether there is any */
+function greyOut(selects, found) {
+  const options = Object.entries(selects).flatMap(([name, select]) => [...select.options].map((option) => [option, found[name].has(option.value)]));
+  for (const [option, there] of options) option.disabled = !there && !option.selected;
+  return options.some(([option]) => option.disabled);
+}
+
+/** What is chosen in words, of the controls named: "phase update and memory". */
+function chosenTold(selects, changes) {
+  const text = (name, value) => [...selects[name].options].find((option) => option.value === value).text;
+  return listText(Object.entries(changes).map(([name, value]) => (name === "measure" ? "" : `${name} `) + text(name, value)));
+}
 
 /** What a cell's point is, of what is measured: {y, low, high, law, lawLow, lawHigh}; y is null where there is none. */
 function measured(row, measure, raw) {
@@ -39,10 +94,7 @@ function shownRows(rows, chosen) {
   const variable = AXES[chosen.axis][0];
   const found = [];
   for (const row of rows) {
-    const fits = row.phase === chosen.phase && row.optimizer === chosen.optimizer && !hidden.has(String(row.place))
-      && (chosen.device === "all" || row.device === chosen.device) && (chosen.dtype === "all" || row.dtype === chosen.dtype)
-      && (chosen.axis === "all" || row.axes.includes(chosen.axis));
-    if (!fits) continue;
+    if (hidden.has(String(row.place)) || misfits(row, chosen, ASKS).length) continue;
     const point = measured(row, chosen.measure, chosen.kind === "raw");
     if (!known(point.y) || point.y <= 0) continue;
     found.push({ ...point, id: row.id, x: variable === "nm" ? row.n * row.m : row[variable], series: row.series, line: lineOf(row, chosen.axis), row });
@@ -63,19 +115,28 @@ function exploreSpec(points, chosen, series) {
   const lined = chosen.bands === "1" && !["joint", "functions", "all"].includes(chosen.axis);
   const { color, shape } = looks(series);
   const x = { field: "x", ...axisOf(xTitle, chosen.x === "log") };
-  const format = chosen.measure === "share" ? "~%" : "~s";
-  const what = chosen.measure === "time" ? `${chosen.kind === "raw" ? "raw " : ""}seconds, ${chosen.phase}` : yTitle;
-  const y = { field: "y", ...axisOf(what, chosen.y === "log", { format }) };
+  const what = chosen.measure === "time" ? `${chosen.kind === "raw" ? "raw " : ""}time, ${chosen.phase}` : yTitle;
+  const y = { field: "y", ...axisOf(what, chosen.y === "log", { form: MEASURES[chosen.measure][1] }) };
   const values = points.map(({ row, ...point }) => point);
   const size = points.length > 400 ? 28 : 60;
   const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
   const marks = { x, y, color, shape, size: lit(220, size), stroke: lit("var(--ink)", "transparent"), strokeWidth: lit(2.5, 0), description: { field: "name" } };
   const layer = [
+    ...(chosen.measure === "share" ? ceilingLayer(y) : []),
     ...(lined ? lawLayers(values, x, y, color) : []),
     ...intervalLayer(values, x, y, color),
     { mark: { type: "point", filled: true, opacity: 0.9 }, encoding: marks },
   ];
   return { height: innerWidth < 600 ? 320 : 440, params: [{ name: "lit", value: -1 }], data: { name: "cells", values }, layer };
+}
+
+/** The ceiling itself, as a line. */
+function ceilingLayer(y) {
+  const data = { values: [{ y: 1 }] };
+  return [
+    { data, mark: { type: "rule", strokeDash: [2, 3], color: "var(--muted)", aria: false }, encoding: { y } },
+    { data, mark: { type: "text", align: "left", dx: 6, dy: -6, fontSize: 13, color: "var(--ink)", text: "the ceiling", aria: false }, encoding: { y, x: { value: 0 } } },
+  ];
 }
 
 /** The laws' lines, dashed, with their bands; none where no cell has a law. */
@@ -107,13 +168,13 @@ function cellTold(row, point, measure) {
     ["passes", String(row.passes)],
     ...(row.regime ? [["regime", row.regime]] : []),
     ...(known(point.law) ? [["by its law", form(point.law)]] : []),
+    ...(measure === "share" && point.y > 1 ? [["above 100 %", "faster than the product that the ceiling is timed by"]] : []),
     ...(row.heldout ? [["held out", "not used to fit laws"]] : []),
   ];
 }
 
 /** The chart in one sentence: its text alternative. */
 function exploreTold(points, chosen) {
-  if (!points.length) return "No cell of this run fits the choice.";
   const names = [...new Set(points.map((point) => point.series))];
   const form = MEASURES[chosen.measure][1];
   const ranges = names.map((name) => {
@@ -123,15 +184,16 @@ function exploreTold(points, chosen) {
   });
   const xs = points.map((point) => point.x);
   const what = chosen.measure === "memory" ? "peak memory of a step" : chosen.measure === "share" ? `share of the matrix-product ceiling, ${chosen.phase}` : `${chosen.kind} time, ${chosen.phase}`;
-  return `${what[0].toUpperCase()}${what.slice(1)}, against ${AXES[chosen.axis][1]} from ${countText(Math.min(...xs))} to ${countText(Math.max(...xs))}: ${ranges.join("; ")}.`;
+  const above = chosen.measure === "share" && points.some((point) => point.y > 1) ? ` ${ABOVE_CEILING}` : "";
+  return `${what[0].toUpperCase()}${what.slice(1)}, against ${AXES[chosen.axis][1]} from ${countText(Math.min(...xs))} to ${countText(Math.max(...xs))}: ${ranges.join("; ")}.${above}`;
 }
 
 /** The same points as a table. */
 function exploreTable(points, chosen) {
   const form = MEASURES[chosen.measure][1];
   const rows = points.map(({ row, ...point }) => [
-    row.series, row.layers, row.activation, countText(row.n), countText(row.m), form(point.y),
-    known(point.low) ? `${form(point.low)} – ${form(point.high)}` : "–", String(row.passes), row.settled ? "yes" : "no", row.regime ?? "–", known(point.law) ? form(point.law) : "–",
+    row.series, row.layers, row.activation, countText(row.n), countText(row.m), numberOf(point.y, form),
+    endsOf(point.low, point.high, form), String(row.passes), row.settled ? "yes" : "no", row.regime ?? "–", numberOf(point.law, form),
   ]);
   return {
     caption: exploreTold(points, chosen),
@@ -143,30 +205,50 @@ function exploreTable(points, chosen) {
 /** The section and its controls. */
 function startExplore(data, rows) {
   const place = byId("explore-chart");
-  prepareControls(data, rows);
-  readable(place, (id) => choose({ cell: String(id) }));
+  const selects = prepareControls(data, rows);
+  readable(place, (id) => {
+    choose({ cell: String(id) });
+    meet(byId("cell"));
+  });
   const redraw = async () => {
     const points = shownRows(rows, state);
+    const { values } = guide(data, rows, selects);
     place.points = points.map((point) => ({ ...point, told: () => cellTold(point.row, point, state.measure) }));
+    byId("explore-view").hidden = byId("explore-table").hidden = !points.length;
+    byId("explore-empty").hidden = Boolean(points.length);
+    if (!points.length) return showNearest(rows, selects, values);
     const told = exploreTold(points, state);
     byId("explore-told").textContent = told;
-    const known_ = { ...state };
+    const { measure } = state;
     place.setAttribute("aria-label", `Chart. ${told} Arrow keys move between cells, Enter shows a cell's rounds.`);
-    await drawInto(place, exploreSpec(points.map((point) => ({ ...point, name: `${cellName(point.row)}: ${MEASURES[known_.measure][1](point.y)}` })), state, data.series), told);
     if (byId("explore-table").open) showTable(byId("explore-rows"), exploreTable(points, state));
-    document.dispatchEvent(new CustomEvent("drawn"));
+    return drawInto(place, exploreSpec(points.map((point) => ({ ...point, name: `${cellName(point.row)}: ${MEASURES[measure][1](point.y)}` })), state, data.series), told);
   };
   byId("explore-table").addEventListener("toggle", () => {
     if (byId("explore-table").open) showTable(byId("explore-rows"), exploreTable(shownRows(rows, state), state));
   });
-  const mine = ["axis", "phase", "measure", "kind", "device", "dtype", "optimizer", "hide", "x", "y", "bands"];
+  const mine = [...Object.keys(ASKS), "kind", "hide", "x", "y", "bands"];
   watchers.push((changed) => {
     if (mine.some((name) => changed.has(name))) redraw();
     if (changed.has("cell") || changed.has("kind")) showCell(data, rows, state.cell);
   });
+  Object.assign(homes, { hide: byId("choose-series"), cell: byId("cell") });
+  byId("explore-reset").addEventListener("click", () => choose({ ...usualState }));
+  byId("cell-close").addEventListener("click", closeCell);
+  byId("cell").addEventListener("keydown", (event) => { if (event.key === "Escape") closeCell(); });
 }
 
-/** Fill the controls with what the run has; what it has only one of is not asked. */
+/** Back from a cell's rounds to its point. */
+function closeCell() {
+  const place = byId("explore-chart");
+  const id = Number(state.cell);
+  choose({ cell: "" });
+  place.scrollIntoView({ block: "nearest", behavior: "instant" });
+  place.focus({ preventScroll: true });
+  if (!place.parentElement.hidden) place.light(id);
+}
+
+/** Fill the controls with what the run has; what it has only one of is not asked. @returns {Record<string, HTMLSelectElement>} those that choose cells */
 function prepareControls(data, rows) {
   const unique = (name) => [...new Set(rows.map((row) => row[name]))];
   const asked = { axis: Object.entries(AXES).filter(([name]) => name === "all" || rows.some((row) => row.axes.includes(name))).map(([name, [, , text]]) => [name, text]) };
@@ -174,17 +256,53 @@ function prepareControls(data, rows) {
   asked.measure = Object.entries(MEASURES).filter(([name]) => name !== "memory" || rows.some((row) => row.peak_bytes)).map(([name, [, , text]]) => [name, text]);
   for (const name of ["device", "dtype"]) asked[name] = [["all", "all"], ...unique(name).map((value) => [value, value])];
   asked.optimizer = unique("optimizer").map((value) => [value, value]);
+  const selects = {};
   for (const [name, choices] of Object.entries(asked)) {
-    const select = byId(`choose-${name}`);
-    fillSelect(select, choices);
-    select.closest("label").hidden = choices.filter(([value]) => value !== "all").length < 2;
-    bind(select, name);
+    selects[name] = byId(`choose-${name}`);
+    fillSelect(selects[name], choices);
+    selects[name].closest("label").hidden = choices.filter(([value]) => value !== "all").length < 2;
+    bind(selects[name], name);
   }
   bind(byId("choose-kind"), "kind");
   for (const name of ["x", "y"]) bind(byId(`choose-${name}`), name);
   bind(byId("choose-bands"), "bands");
-  const group = byId("choose-series");
-  data.series.forEach((one, place) => group.append(seriesBox(one, place)));
+  data.series.forEach((one, place) => byId("choose-series").append(seriesBox(one, place)));
+  return selects;
+}
+
+/** What can be chosen, by control. */
+function valuesOf(selects) {
+  return Object.fromEntries(Object.entries(selects).map(([name, select]) => [name, [...select.options].map((option) => option.value)]));
+}
+
+/** Tell which choices have cells with all else that is chosen. */
+function guide(data, rows, selects) {
+  const values = valuesOf(selects);
+  byId("explore-grey").hidden = !greyOut(selects, offered(rows, state, ASKS, values));
+  const there = new Set(rows.filter((row) => !misfits(row, state, ASKS).length).map((row) => row.place));
+  data.series.forEach((_, place) => { byId(`series-none-${place}`).hidden = there.has(place) || !there.size; });
+  return { values };
+}
+
+/** Nothing to draw: say so, and offer the view nearest to what was asked for. */
+function showNearest(rows, selects, values) {
+  if (!rows.length) return byId("explore-empty").replaceChildren("This run has no cells.");
+  const changes = nearestChanges(rows, state, ASKS, values);
+  const hidden = !Object.keys(changes).length;
+  const asked = Object.fromEntries(Object.entries(state).filter(([name, value]) => name in ASKS && value !== "all" && !selects[name].closest("label").hidden));
+  const told = hidden ? "Nothing to draw: the implementations that have such cells are hidden." : `Nothing to draw: no cell of this run has all of ${chosenTold(selects, asked)}.`;
+  const text = hidden ? "Show them" : `Show ${chosenTold(selects, changes)} instead`;
+  return byId("explore-empty").replaceChildren(make("p", { class: "answer", role: "status" }, told), offerOf(text, hidden ? { hide: "" } : changes, byId("explore-chart")));
+}
+
+/** A button that makes changes, and gives the focus to the chart that they bring. */
+function offerOf(text, changes, place) {
+  const offer = make("button", { type: "button" }, text);
+  offer.addEventListener("click", () => {
+    choose(changes);
+    place.focus({ preventScroll: true });
+  });
+  return offer;
 }
 
 /** A box that shows or hides a series; it is the chart's key as well. */
@@ -198,7 +316,8 @@ function seriesBox(one, place) {
     choose({ hide: [...now].sort().join(",") });
   });
   watchers.push((changed) => { if (changed.has("hide")) box.checked = !hidden().has(String(place)); });
-  return make("label", { class: "check" }, box, signOf(one), make("span", { class: "name" }, one.name));
+  const none = make("span", { class: "muted", id: `series-none-${place}`, hidden: "" }, "(none here)");
+  return make("label", { class: "check" }, box, signOf(one), make("span", { class: "name" }, one.name), none);
 }
 
 /** A cell that was picked: what is known of it, and its rounds. */
@@ -211,6 +330,7 @@ async function showCell(data, rows, id) {
   const facts = [...cellTold(row, point, "time").slice(1), ["raw time", secondsText(row.raw_s)], ["normalised time", intervalText({ value: row.time_s, low: row.ci_low_s, high: row.ci_high_s }, secondsText)]];
   if (row.peak_bytes) facts.push(["peak memory", bytesText(row.peak_bytes)]);
   if (known(row.share_of_ceiling) && row.share_of_ceiling > 0) facts.push(["share of the ceiling", percentText(row.share_of_ceiling)]);
+  if (row.share_of_ceiling > 1) facts.push(["why more than 100 %", ABOVE_CEILING]);
   byId("cell-facts").replaceChildren(...facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
   const rounds = roundsOf(data, row, state.kind);
   const every = data.rounds.kept_one_in;
@@ -223,7 +343,7 @@ async function showCell(data, rows, id) {
 /** Rounds in the order of the clock, pass by pass. */
 function roundsSpec(rounds) {
   const x = { field: "x", type: "quantitative", title: "round, in the order of the clock", scale: { zero: false, nice: false }, axis: { tickMinStep: 1, tickCount: 8 } };
-  const y = { field: "y", ...axisOf("seconds", false, { scale: { zero: false, nice: true } }) };
+  const y = { field: "y", ...axisOf("time", false, { form: secondsText, scale: { zero: false, nice: true } }) };
   const passes = [...new Set(rounds.map((round) => round.pass))];
   const pass = { field: "pass", type: "nominal", title: "pass", scale: { domain: passes, range: passes.map((_, i) => `var(--series-${i % 8})`) }, legend: { orient: "bottom", columns: 8 } };
   return { height: innerWidth >= 1760 ? 320 : 240, data: { name: "rounds", values: rounds }, mark: { type: "point", filled: true, size: 30 }, encoding: { x, y, color: pass, shape: { field: "pass", type: "nominal", scale: { domain: passes, range: passes.map((_, i) => SHAPES[i % 8]) }, title: "pass", legend: { orient: "bottom", columns: 8 } } } };

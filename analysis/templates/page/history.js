@@ -44,7 +44,7 @@ function commitLink(data, found) {
 function rangeOf(series) {
   const spikes = new Set(series.spikes);
   const spread = series.line.flatMap((run) => run.map(([, v]) => v));
-  series.v.forEach((v, i) => { if (v !== null && !spikes.has(i)) spread.push(...endsOf(series, i)); });
+  series.v.forEach((v, i) => { if (v !== null && !spikes.has(i)) spread.push(...endsAt(series, i)); });
   if (!spread.length) return [0, 1];
   spread.sort((a, b) => a - b);
   const cut = Math.floor(spread.length * 0.004);
@@ -56,7 +56,7 @@ function rangeOf(series) {
 }
 
 /** A value's 95 % interval. */
-function endsOf(series, i) {
+function endsAt(series, i) {
   const [v, e] = [series.v[i], series.e[i] || 0];
   return series.log ? [v * Math.exp(-e), v * Math.exp(e)] : [v - e, v + e];
 }
@@ -69,7 +69,7 @@ function historyPoints(data, series, [low, high]) {
   return series.v.flatMap((v, i) => {
     if (v === null) return [];
     const kind = spikes.has(i) ? (v > high ? "above" : v < low ? "below" : "spike") : i >= since ? "watched" : "commit";
-    const [from, to] = series.e[i] ? endsOf(series, i).map(kept) : [null, null];
+    const [from, to] = series.e[i] ? endsAt(series, i).map(kept) : [null, null];
     return [{ id: i, x: placeOf(series, i), y: kept(v), low: from, high: to, kind, series: series.name, line: 0, name: `${data.machines[series.m].commits[placeOf(series, i)][0].slice(0, 10)}: ${valueText(v, series.unit)}` }];
   });
 }
@@ -94,7 +94,7 @@ function historySpec(data, series, points, [low, high], width) {
   const dates = Object.fromEntries(ticks.map((place) => [place, machine.commits[place][1].slice(0, 10)]));
   const edge = first === last ? 1 : 0.4;
   const x = { field: "x", type: "quantitative", title: null, scale: { domain: [first - edge, last + edge], nice: false, zero: false }, axis: { values: ticks, labelExpr: "dates[datum.value]", labelOverlap: true, grid: false, labelFlush: true } };
-  const y = { field: "y", type: "quantitative", title: null, scale: { domain: [low, high], nice: false, zero: false }, axis: { format: series.unit === "s" || series.unit === "bytes" ? "~s" : "~r", tickCount: 4 } };
+  const y = { field: "y", type: "quantitative", title: null, scale: { domain: [low, high], nice: false, zero: false }, axis: { ...ticksOf({ s: secondsText, bytes: bytesText }[series.unit] ?? short), tickCount: 4 } };
   const top = { value: -8 };
   const steps = series.steps.map((step) => ({ x: placeOf(series, step.before), x2: placeOf(series, step.after), middle: (placeOf(series, step.before) + placeOf(series, step.after)) / 2, colour: `var(--${sideOf(series, step.value)})`, text: changeText(step.value, series.log) }));
   const named = apart(steps, (step) => ((step.middle - first) / Math.max(last - first, 1)) * (width - 50));

@@ -160,12 +160,17 @@ function floorsOf(data, model, sizes) {
   return floors;
 }
 
+/** 24,414.1, as Python's ,.1f */
+function timesBeyond(ratio) {
+  return ratio.toFixed(1).replace(/\B(?=(\d{3})+\.)/g, ",");
+}
+
 /** In which of n, m, p and n·m a cell lies outside what was measured, and how far. */
 function beyondOf(model, sizes) {
   const told = [];
   for (const [name, [least, most]] of Object.entries(model.seen)) {
     const value = name === "n·m" ? sizes.n * sizes.m : sizes[name];
-    if (value > most) told.push(`${name} = ${countText(value)} is ${(value / most).toFixed(1)} times the largest measured`);
+    if (value > most) told.push(`${name} = ${countText(value)} is ${timesBeyond(value / most)} times the largest measured`);
     else if (value < least) told.push(`${name} = ${countText(value)} is below the smallest measured, ${countText(least)}`);
   }
   return told;

@@ -22,8 +22,8 @@ function firstTold(data, points) {
 function firstSpec(data, points) {
   const { color, shape } = looks(data.series);
   const most = Math.max(...points.map((point) => point.x));
-  const x = { field: "x", ...axisOf(innerWidth < 600 ? "p, as a multiple of the smallest" : "operations per activation p, as a multiple of the smallest", true, { format: "~r", scale: { domain: [1, most * 1.02], padding: 0 } }) };
-  const y = { field: "y", ...axisOf("time of a step, as a multiple", true, { format: "~r", scale: { domainMin: 0.9, padding: 0 } }) };
+  const x = { field: "x", ...axisOf(innerWidth < 600 ? "p, as a multiple of the smallest" : "operations per activation p, as a multiple of the smallest", true, { form: short, scale: { domain: [1, most * 1.02], padding: 0 } }) };
+  const y = { field: "y", ...axisOf("time of a step, as a multiple", true, { form: short, scale: { domainMin: 0.9, padding: 0 } }) };
   const claim = [1, most].map((value) => ({ x: value, y: value }));
   const values = points.map(({ row, ...point }) => ({ ...point, name: `${point.series}: p times ${short(point.x)} costs ${short(point.y)} times` }));
   return {
@@ -74,12 +74,7 @@ function startReport() {
   const rows = cellsOf(data);
   startExplore(data, rows);
   startAsk(data, rows);
-  startCalculator(data);
-  byId("cell-close").addEventListener("click", () => {
-    choose({ cell: "" });
-    byId("explore-chart").focus();
-  });
-  byId("explore-reset").addEventListener("click", () => choose({ ...usualState }));
+  startCalculator(data, rows);
   prepareTables();
   prepareLinks();
   preparePrint();
@@ -87,6 +82,7 @@ function startReport() {
   showFirst(data, rows).then(() => {
     performance.mark("first chart");
     startState(usualChoices(data, rows));
+    drawFigures(data.charts);
     drawings.started = true;
   });
 }
