@@ -124,7 +124,7 @@ def look(place: int) -> tuple[int, int]:
 
 
 def document(chart: Chart) -> dict[str, Any]:
-    """For the page: numbers to five digits, null for none."""
+    """For the page: numbers to five digits, whole ones as they are, null for none."""
     names = [(name, *look(place)) for name, place in chart.places.items()]
     return {
         "x": _axis(chart.x),
@@ -155,7 +155,8 @@ def _line(line: Line) -> dict[str, Any]:
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
-    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in map(float, values)]
+    kept = (value if value.is_integer() else float(f"{value:.5g}") for value in map(float, values))
+    return [value if math.isfinite(value) else None for value in kept]
 
 
 # --- as a figure ----------------------------------------------------------------------------------------------------

@@ -243,8 +243,8 @@ def _scaling_drawn(every: Sequence[Series], fits: parallel_figures.Fits, told: s
         return None
     title = "The same examples over more ranks" if told == "strong" else "As many examples for each rank"
     caption = (
-        f"{told.capitalize()} scaling: marks are measured, lines the law, dots what is ideal on {there[0].cores} cores. "
-        f"{_of_scaling(every, told)}"
+        f"{told.capitalize()} scaling, {_of_sizes(there, told)}: marks are measured, lines the law, dots what is ideal on "
+        f"{there[0].cores} cores. {_of_scaling(every, told)}"
     )
     return Drawn(f"parallel-{told}", title, caption, parallel_figures.scaling_figure(there, fits, told))
 
@@ -278,8 +278,19 @@ def _shares_drawn(every: Sequence[Series], fits: parallel_figures.Fits) -> Drawn
     there = [one.measured for one in every if one.name in fits and scaling.networks(one.measured, "strong")]
     if not there:
         return None
-    caption = f"Shares of a step by the law, strong scaling. {_of_shares(every)}"
+    caption = f"Shares of a step by the law of the figures above, strong scaling. {_of_shares(every)}"
     return Drawn("parallel-shares", "Where the time goes", caption, parallel_figures.parts_figure(there, fits))
+
+
+def _of_sizes(there: Sequence[Measured], told: str) -> str:
+    """N by network: in all where it stays, of a rank where it grows."""
+    sizes = {}
+    for one in there:
+        for network in parallel_figures.chosen(one, told):
+            first = scaling.line(one, network, told).iloc[0]
+            sizes[network.name] = int(first["n"] if told == "strong" else first["n"] / first["ranks"])
+    each = ", ".join(f"{n:,} for {name}" for name, n in sizes.items())
+    return f"n = {each}" if told == "strong" else f"n of a rank = {each}"
 
 
 def _of_scaling(every: Sequence[Series], told: str) -> str:
@@ -288,8 +299,8 @@ def _of_scaling(every: Sequence[Series], told: str) -> str:
     for one in every:
         errors = np.abs(of_more_ranks(one.measured, told))
         if len(errors) and np.isfinite(errors).all():
-            parts.append(f"{one.name} {percent(float(np.median(errors)), 1)}")
-    return f"Median error of steps over more ranks, predicted from 1 and 2: {', '.join(parts)}." if parts else ""
+            parts.append(f"{one.name} {percent(float(np.median(errors)), 1)} ({len(errors)} steps)")
+    return f"Median error of these steps over more ranks, predicted from 1 and 2: {', '.join(parts)}." if parts else ""
 
 
 def _of_efficiency(every: Sequence[Series]) -> str:

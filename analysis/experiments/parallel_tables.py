@@ -136,7 +136,9 @@ def _forms_table(every: Sequence[Series]) -> Table:
             mark = " ★" if judged is best else ""
             rows.append((one.name, judged.form.name + mark, percent(float(np.abs(judged.errors).mean()), 1), ranks))
     header = ("implementation", "form of α's part", "cells left out in turn, mean", "ranks left out whole, median")
-    caption = "Other forms of the all-reduce; ★ holds best. The declared form, first, yields only to one that errs clearly less."
+    caption = (
+        "Other forms of the all-reduce; ★ is kept: the declared form, first, yields only to one that errs clearly less."
+    )
     return Table(caption, header, rows, (2,))
 
 
@@ -312,7 +314,7 @@ def _with_parts(cells: pd.DataFrame, fitted: Law) -> list[tuple[pd.Series, pd.Se
 
 def _overlap_table(every: Sequence[Series]) -> Table:
     rows = [
-        (one.name, found.name or "all steps, mean", str(found.ranks), f"{found.n:,}" if found.n else "",
+        (one.name, found.name or "all steps, of other networks too, mean", str(found.ranks), f"{found.n:,}" if found.n else "",
          interval(found.communication_s, milliseconds), interval(found.saved_s, milliseconds), interval(found.hidden, percent))
         for one in every
         for found in scaling.overlaps(one.measured)

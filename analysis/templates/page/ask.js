@@ -114,6 +114,11 @@ function turnsOf(points) {
   return found;
 }
 
+/** The range of an axis, one value if it has no more. */
+function rangeText(what, low, high) {
+  return low === high ? `at ${what} = ${countText(low)}` : `for ${what} from ${countText(low)} to ${countText(high)}`;
+}
+
 function measuredTold(pairs, names, what) {
   if (!pairs.length) return ["No two cells of these networks were measured on both; what follows is by their laws."];
   const turns = turnsOf(pairs);
@@ -123,21 +128,22 @@ function measuredTold(pairs, names, what) {
   });
   if (!turns.length) {
     const sure = pairs.filter((pair) => pair.apart);
-    const range = `${what} from ${countText(pairs[0].x)} to ${countText(pairs[pairs.length - 1].x)}`;
-    told.push(sure.length ? `Measured, for ${range}: ${names[sure[0].log < 0 ? 0 : 1]} is the faster wherever the two can be told apart.` : `Measured, for ${range}: the two cannot be told apart.`);
+    const range = rangeText(what, pairs[0].x, pairs[pairs.length - 1].x);
+    const where = sure.length < pairs.length ? " wherever the two can be told apart" : "";
+    told.push(sure.length ? `Measured, ${range}: ${names[sure[0].log < 0 ? 0 : 1]} is the faster${where}.` : `Measured, ${range}: the two cannot be told apart.`);
   }
   const each = pairs.map(({ x, log, apart }) => `${countText(x)}: ${names[log < 0 ? 0 : 1]} ${short(Math.exp(Math.abs(log)))} times as fast${apart ? "" : " (intervals overlap)"}`);
   return [...told, `At ${what} = ${each.join("; ")}.`];
 }
 
 function lawsTold({ low, high, line, turns }, names, what, activation) {
-  const range = `${what} from ${countText(low)} to ${countText(high)}`;
+  const range = rangeText(what, low, high);
   if (!line.length) return [`The run has no law of ${activation} for both.`];
-  if (!turns.length) return [`By their laws, for ${range}: ${names[line[0].log < 0 ? 0 : 1]} is the faster throughout, there is no crossing.`];
+  if (!turns.length) return [`By their laws, ${range}: ${names[line[0].log < 0 ? 0 : 1]} is the faster throughout, there is no crossing.`];
   return turns.map((turn) => {
     const [winner, loser] = turn.faster ? names : [...names].reverse();
     const sides = [turn.from ? `not before ${countText(turn.from)}` : "", turn.to ? `surely from ${countText(turn.to)} on` : ""].filter(Boolean);
-    if (!sides.length) return `By their laws the order turns near ${what} = ${countText(turn.x)}, but their 95 % intervals overlap for all ${range}: they cannot tell who is faster.`;
+    if (!sides.length) return `By their laws the order turns near ${what} = ${countText(turn.x)}, but their 95 % intervals overlap throughout, ${range}: they cannot tell who is faster.`;
     return `By their laws ${winner} overtakes ${loser} near ${what} = ${countText(turn.x)} (${sides.join(", ")}).`;
   });
 }
@@ -150,22 +156,27 @@ function growthRows(data, phase, variable) {
 /** The axis along which only one of n, m and p is moved, and what stays as it is there. */
 const MOVED_ALONE = { n: ["examples", (row) => `${row.layers} ${row.activation}`], m: ["width", (row) => `${row.n} ${row.depth} ${row.activation}`], p: ["activation", (row) => `${row.n} ${row.layers}`] };
 
+/** What is asked of a cell: its time, or its memory, which is that of a whole step, exact and without an interval. */
+const OF_TIME = { value: "time_s", low: "ci_low_s", high: "ci_high_s", text: secondsText, verb: " takes", much: "as long", more: "longer" };
+const OF_MEMORY = { value: "peak_bytes", low: "peak_bytes", high: "peak_bytes", text: bytesText, verb: ":", much: "as much", more: "more" };
+
 /** What was measured of a series' phase at both ends of an axis: how many times as long, with its interval, and from where on it takes longer. */
 function measuredGrowth(data, rows, name, phase, variable) {
+  const of = phase === "memory" ? OF_MEMORY : OF_TIME;
   const [axis, rest] = MOVED_ALONE[variable];
   const groups = new Map();
   for (const row of rows) {
-    if (row.series !== name || row.phase !== phase || row.optimizer !== data.optimizer || !row.axes.includes(axis)) continue;
+    if (row.series !== name || row.phase !== (phase === "memory" ? "step" : phase) || row.optimizer !== data.optimizer || !row.axes.includes(axis)) continue;
     groups.set(rest(row), [...(groups.get(rest(row)) ?? []), row]);
   }
   const line = [...groups.values()].reduce((a, b) => (b.length > a.length ? b : a), []).sort((a, b) => a[variable] - b[variable]);
   const [first, last] = [line[0], line[line.length - 1]];
-  if (line.length < 2 || first[variable] === last[variable] || ![first, last].every((row) => known(row.ci_low_s) && known(row.ci_high_s))) return null;
+  if (line.length < 2 || first[variable] === last[variable] || ![first, last].every((row) => row[of.low] > 0 && row[of.high] > 0)) return null;
   // two intervals of independent times: log half-widths add as squares
-  const half = Math.hypot(...[first, last].map((row) => Math.log(row.ci_high_s / row.ci_low_s) / 2));
-  const value = last.time_s / first.time_s;
-  const longer = line.find((row) => known(row.ci_low_s) && row.ci_low_s > first.ci_high_s);
-  return { first, last, times: last[variable] / first[variable], ratio: { value, low: value * Math.exp(-half), high: value * Math.exp(half) }, from: longer ? longer[variable] : null };
+  const half = Math.hypot(...[first, last].map((row) => Math.log(row[of.high] / row[of.low]) / 2));
+  const value = last[of.value] / first[of.value];
+  const longer = line.find((row) => known(row[of.low]) && row[of.low] > first[of.high]);
+  return { of, first, last, times: last[variable] / first[variable], ratio: { value, low: value * Math.exp(-half), high: value * Math.exp(half) }, from: longer ? longer[variable] : null };
 }
 
 /** A multiple. @param {number} value */
@@ -175,10 +186,10 @@ function timesText(value) {
 
 /** The same in words. @param {NonNullable<ReturnType<typeof measuredGrowth>>} found */
 function measuredGrowthTold(found, variable) {
-  const { first, last, ratio } = found;
-  const at = (row) => `${secondsText(row.time_s)} at ${variable} = ${countText(row[variable])}`;
-  const range = ratio.low > 1 ? (known(found.from) && found.from < last[variable] ? `, longer than at first from ${variable} = ${countText(found.from)} on` : "") : ratio.high >= 1 ? ", the same within its interval" : "";
-  return `measured: ${at(first)}, ${at(last)}, ${intervalText(ratio, short)} times as long for ${timesText(found.times)} times the ${variable}${range}`;
+  const { of, first, last, ratio } = found;
+  const at = (row) => `${of.text(row[of.value])} at ${variable} = ${countText(row[variable])}`;
+  const range = ratio.low > 1.005 ? (known(found.from) && found.from < last[variable] ? `, ${of.more} than at first from ${variable} = ${countText(found.from)} on` : "") : ratio.high >= 1 ? (of === OF_MEMORY ? "" : ", the same within its interval") : "";
+  return `measured: ${at(first)}, ${at(last)}, ${intervalText(ratio.low < ratio.high ? ratio : { value: ratio.value }, short)} times ${of.much} for ${timesText(found.times)} times the ${variable}${range}`;
 }
 
 /** Of one series; what was measured comes first where it says more than the power does. */
@@ -201,11 +212,11 @@ function growthTold(data, rows, phase, variable) {
   const longer = open.filter((one) => one.measured && one.measured.ratio.low > 1);
   const rest = open.filter((one) => !longer.includes(one)).map((one) => one.name);
   if (longer.length) {
-    const each = longer.map((one) => `${one.name} ${short(one.measured.ratio.value)} times as long for ${timesText(one.measured.times)} times the ${variable}`);
-    parts.push(`Yes, as measured, though as no one power of ${variable}: ${what} takes ${listText(each)}`);
+    const each = longer.map((one) => `${one.name} ${short(one.measured.ratio.value)} times ${one.measured.of.much} for ${timesText(one.measured.times)} times the ${variable}`);
+    parts.push(`Yes, as measured, though as no one power of ${variable}: ${what}${longer[0].measured.of.verb} ${listText(each)}`);
   }
   if (rest.length) parts.push(`Whether ${what} grows with ${variable} cannot be told for ${listText(rest)}`);
-  if (variable === "n" && ["loss", "update"].includes(phase)) parts.push("Each phase finds the caches as the one before left them, so that what touches no example may take longer after a larger batch");
+  if (variable === "n" && phase === "update") parts.push("Each phase finds the caches as the one before left them, so that what touches no example may take longer after a larger batch");
   return { head: `${parts.join(". ")}.`, list: found.map((one) => `${one.name}: ${listed(one, variable)}`) };
 }
 

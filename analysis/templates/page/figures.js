@@ -12,7 +12,7 @@ function axisTitle(axis) {
 /** A value of an axis in words: what its mark says, or the number with its unit. */
 function valueText(axis, value) {
   const mark = axis.marks.find(([at]) => Math.abs(at - value) <= 1e-6 * Math.abs(at));
-  if (mark) return mark[1];
+  if (mark && !axis.unit) return mark[1];  // sizes in bytes read as numbers, marked or not
   const text = Math.abs(value) >= 1000 && Math.abs(value) < 1e9 ? countText(value) : short(value);
   return axis.unit ? `${text}\u00a0${axis.unit}` : text;
 }
