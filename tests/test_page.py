@@ -578,6 +578,25 @@ def test_the_three_questions_are_answered(opened: Browser, source: Path) -> None
     assert "Yes for numpy" in opened.run("return document.getElementById('growth-told').innerText")
 
 
+GROWING = """
+const shared = {series: 'A', phase: 'step', optimizer: 'gd', layers: '4-8-2', activation: 'tanh', axes: ['examples']};
+const row = (n, peak_bytes) => ({...shared, n, time_s: 1, ci_low_s: 0.9, ci_high_s: 1.1, peak_bytes});
+const open = {phase: 'memory', optimizer: 'gd', series: 0, exponents: {n: {grows: 'cannot tell', told: 'cannot tell: too few'}}};
+const data = {series: [{name: 'A'}], optimizer: 'gd', verdicts: [open]};
+return growthTold(data, [row(1, 1000), row(100, 5000)], 'memory', 'n');
+"""
+
+
+@needs_chromium
+def test_memory_grows_as_measured_where_no_power_can_be_told(opened: Browser) -> None:
+    told = opened.run(GROWING)
+    assert (
+        told["head"]
+        == "Yes, as measured, though as no one power of n: memory grows, A 5 times as much for 100 times the n."
+    )
+    assert "1 kB at n = 1, 5 kB at n = 100, 5 times as much" in told["list"][0].replace("\u00a0", " ")
+
+
 CROSSING = """
 const ends = (v) => [0.99 * v, 1.01 * v];
 const shared = {phase: 'step', optimizer: 'gd', layers: '4-8-2', activation: 'tanh', depth: 2, width: 8};

@@ -158,7 +158,7 @@ const MOVED_ALONE = { n: ["examples", (row) => `${row.layers} ${row.activation}`
 
 /** What is asked of a cell: its time, or its memory, which is that of a whole step, exact and without an interval. */
 const OF_TIME = { value: "time_s", low: "ci_low_s", high: "ci_high_s", text: secondsText, verb: " takes", much: "as long", more: "longer" };
-const OF_MEMORY = { value: "peak_bytes", low: "peak_bytes", high: "peak_bytes", text: bytesText, verb: ":", much: "as much", more: "more" };
+const OF_MEMORY = { value: "peak_bytes", low: "peak_bytes", high: "peak_bytes", text: bytesText, verb: " grows,", much: "as much", more: "more" };
 
 /** What was measured of a series' phase at both ends of an axis: how many times as long, with its interval, and from where on it takes longer. */
 function measuredGrowth(data, rows, name, phase, variable) {
