@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from analysis.figures import COLOURS, MARKERS, STYLE
+from analysis.figures import COLOURS, MARKERS, STYLE, look
 
 #: How a line is drawn: its points alone; joined; or a line without points, such as a law's.
 Way = Literal["points", "joined", "line", "dashed", "dotted"]
@@ -113,11 +113,6 @@ class Chart:
         there = [line.name for line in self.lines if line.name]
         known = {name: i for i, name in enumerate(dict.fromkeys([*self.names, *there]))}
         return {name: place for name, place in known.items() if name in there}
-
-
-def look(place: int) -> tuple[int, int]:
-    """Colour and marker of a place, as places in their lists: beyond as many as there are colours, markers move on."""
-    return place % len(COLOURS), (place + place // len(COLOURS)) % len(MARKERS)
 
 
 # --- as data --------------------------------------------------------------------------------------------------------

@@ -49,6 +49,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def look(place: int) -> tuple[int, int]:
+    """Colour and marker of a place, as places in their lists: beyond as many as there are colours, markers move on."""
+    return place % len(COLOURS), (place + place // len(COLOURS)) % len(MARKERS)
+
+
 @dataclass(frozen=True)
 class Material:
     """What figures are drawn from: the cell table and the verdicts of one device and dtype mix."""
@@ -84,7 +89,8 @@ class Material:
         """
         i = self.series.index(series)
         pixels = {"rasterized": True} if len(self.series) > len(COLOURS) else {}
-        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]} | pixels
+        colour, marker = look(i)
+        return {"color": COLOURS[colour], "marker": MARKERS[marker]} | pixels
 
     def names(self) -> list[tuple[str, str]]:
         """Full and short name of every series, in the order of the short ones."""

@@ -129,8 +129,8 @@ const data = pageData();
 data.runs.forEach((run) => run.peak_bytes.fill(null));
 const asks = compareAsks(data);
 const values = {measure: ['ratio', 'time', 'memory'], series: ['0'], axis: ['examples'], phase: ['step'], optimizer: []};
-const found = (given) => offered(comparedCells(given), state, compareAsks(given), values).measure;
-const nearest = nearestChanges(comparedCells(data), {...state, measure: 'memory'}, asks, values);
+const found = (given) => offered(cellsOf(given), state, compareAsks(given), values).measure;
+const nearest = nearestChanges(cellsOf(data), {...state, measure: 'memory'}, asks, values);
 return [[...found(pageData())], [...found(data)], nearest];
 """
 

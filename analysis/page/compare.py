@@ -88,24 +88,15 @@ def document(found: Sequence[Side], hypotheses: Sequence[Law] | None = None) -> 
     lists = {
         name: sorted({str(v) for v in joined[name]}) for name in ("layers", "activation", "optimizer", "phase", "axis")
     }
-    columns: dict[str, Any] = {"series": [names_[name] for name in joined["series"]]}
-    for name, known in lists.items():
-        place = {value: i for i, value in enumerate(known)}
-        columns[name] = [place[str(value)] for value in joined[name]]
-    columns |= {name: [int(v) for v in joined[name]] for name in ("n", "m", "p", "u", "width", "depth")}
     first = [joined[joined["series"] == name].iloc[0] for name in series]
     return {
         "schema": 1,
         "runs": [_run(side, i, joined) for i, side in enumerate(found)],
-        "series": [
-            {"name": n, "impl": str(f["impl"]), "device": str(f["device"]), "dtype": str(f["dtype"]),
-             "colour": i % len(COLOURS), "marker": (i + i // len(COLOURS)) % len(MARKERS)}
-            for i, (n, f) in enumerate(zip(series, first, strict=True))
-        ],
+        "series": [data.series_of(name, cell, i) for i, (name, cell) in enumerate(zip(series, first, strict=True))],
         "lists": lists,
-        "cells": columns,
+        "cells": data.placed(joined, lists, names_, ("n", "m", "p", "u", "width", "depth")),
         "verdicts": _verdicts(found, hypotheses),
-    }  # fmt: skip
+    }
 
 
 def joined_cells(found: Sequence[Side]) -> pd.DataFrame:
@@ -124,7 +115,7 @@ def _run(side: Side, place: int, joined: pd.DataFrame) -> dict[str, Any]:
         "marker": place % len(MARKERS),
         "reference_s": {device: data.plain(seconds) for device, seconds in reference_s(side.run.entries).items()},
         **{name: data.rounded(own[name], 6) for name in ("time_s", "ci_low_s", "ci_high_s", "raw_s")},
-        "peak_bytes": [int(v) if v > 0 else None for v in pd.to_numeric(own["peak_bytes"]).fillna(0)],
+        "peak_bytes": data.bytes_of(own),
     }
 
 

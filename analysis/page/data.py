@@ -17,7 +17,7 @@ import pandas as pd
 from analysis import cells as cell_table
 from analysis import figures, predict, verdicts, words
 from analysis.claims import BAND
-from analysis.figures import COLOURS, MARKERS, Material
+from analysis.figures import Material, look
 from analysis.laws import Choice
 from analysis.load import Run, parameter_bytes
 from analysis.normalise import IDENTITY
@@ -44,7 +44,7 @@ def document(run: Run, material: Material) -> dict[str, Any]:
     judged = [*material.verdicts, *material.others]
     both = cells[["full_series", "series"]].drop_duplicates().astype(str)
     full_names = dict(sorted(zip(both["series"], both["full_series"], strict=True)))
-    series = [_series(cells, short, i) for i, short in enumerate(full_names)]
+    series = [series_of(short, cells[cells["series"] == short].iloc[0], i) for i, short in enumerate(full_names)]
     names = {short: i for i, short in enumerate(full_names)}
     lists = {name: sorted({str(value) for value in cells[name]}) for name in _NAMED}
     return {
@@ -70,30 +70,41 @@ def document(run: Run, material: Material) -> dict[str, Any]:
 # --- series and cells -----------------------------------------------------------------------------------------------
 
 
-def _series(cells: pd.DataFrame, short: str, place: int) -> dict[str, Any]:
-    """Colour and marker are places in the lists of ``analysis.figures``, the same as in its figures."""
-    first = cells[cells["series"] == short].iloc[0]
+def series_of(name: str, first: pd.Series[Any], place: int) -> dict[str, Any]:
+    """A series by one of its cells; colour and marker are places in the lists of ``analysis.figures``, as in its figures."""
+    colour, marker = look(place)
     return {
-        "name": short,
+        "name": name,
         "impl": str(first["impl"]),
         "device": str(first["device"]),
         "dtype": str(first["dtype"]),
-        "colour": place % len(COLOURS),
-        "marker": (place + place // len(COLOURS)) % len(MARKERS),
+        "colour": colour,
+        "marker": marker,
     }
 
 
 def _cells(cells: pd.DataFrame, lists: Mapping[str, Sequence[str]], names: Mapping[str, int]) -> dict[str, Any]:
+    columns = placed(cells, lists, names, _COUNTS) | {name: rounded(cells[name]) for name in _NUMBERS}
+    columns["heldout"] = [int(value) for value in cells["heldout"]]
+    columns["settled"] = [int(bool(value)) for value in cells["settled"]]
+    columns["peak_bytes"] = bytes_of(cells)
+    return columns
+
+
+def placed(
+    cells: pd.DataFrame, lists: Mapping[str, Sequence[str]], names: Mapping[str, int], counts: Sequence[str]
+) -> dict[str, Any]:
+    """Columns that say what a cell is: its series and names by their places in the lists, and whole numbers."""
     columns: dict[str, Any] = {"series": [names[name] for name in cells["series"]]}
     for name, known in lists.items():
         place = {value: i for i, value in enumerate(known)}
         columns[name] = [place[str(value)] for value in cells[name]]
-    columns |= {name: [int(value) for value in cells[name]] for name in _COUNTS}
-    columns |= {name: rounded(cells[name]) for name in _NUMBERS}
-    columns["heldout"] = [int(value) for value in cells["heldout"]]
-    columns["settled"] = [int(bool(value)) for value in cells["settled"]]
-    columns["peak_bytes"] = [int(v) if v > 0 else None for v in pd.to_numeric(cells["peak_bytes"]).fillna(0)]
-    return columns
+    return columns | {name: [int(value) for value in cells[name]] for name in counts}
+
+
+def bytes_of(cells: pd.DataFrame) -> list[int | None]:
+    """Peak bytes; None where nobody told them."""
+    return [int(v) if v > 0 else None for v in pd.to_numeric(cells["peak_bytes"]).fillna(0)]
 
 
 def rounded(values: Iterable[float], digits: int = 5) -> list[float | None]:

@@ -157,8 +157,8 @@ function growthRows(data, phase, variable) {
 const MOVED_ALONE = { n: ["examples", (row) => `${row.layers} ${row.activation}`], m: ["width", (row) => `${row.n} ${row.depth} ${row.activation}`], p: ["activation", (row) => `${row.n} ${row.layers}`] };
 
 /** What is asked of a cell: its time, or its memory, which is that of a whole step, exact and without an interval. */
-const OF_TIME = { value: "time_s", low: "ci_low_s", high: "ci_high_s", text: secondsText, verb: " takes", much: "as long", more: "longer" };
-const OF_MEMORY = { value: "peak_bytes", low: "peak_bytes", high: "peak_bytes", text: bytesText, verb: " grows,", much: "as much", more: "more" };
+const OF_TIME = { phase: (name) => name, value: "time_s", low: "ci_low_s", high: "ci_high_s", text: secondsText, verb: " takes", much: "as long", more: "longer" };
+const OF_MEMORY = { phase: () => "step", value: "peak_bytes", low: "peak_bytes", high: "peak_bytes", text: bytesText, verb: " grows,", much: "as much", more: "more" };
 
 /** What was measured of a series' phase at both ends of an axis: how many times as long, with its interval, and from where on it takes longer. */
 function measuredGrowth(data, rows, name, phase, variable) {
@@ -166,17 +166,14 @@ function measuredGrowth(data, rows, name, phase, variable) {
   const [axis, rest] = MOVED_ALONE[variable];
   const groups = new Map();
   for (const row of rows) {
-    if (row.series !== name || row.phase !== (phase === "memory" ? "step" : phase) || row.optimizer !== data.optimizer || !row.axes.includes(axis)) continue;
+    if (row.series !== name || row.phase !== of.phase(phase) || row.optimizer !== data.optimizer || !row.axes.includes(axis)) continue;
     groups.set(rest(row), [...(groups.get(rest(row)) ?? []), row]);
   }
   const line = [...groups.values()].reduce((a, b) => (b.length > a.length ? b : a), []).sort((a, b) => a[variable] - b[variable]);
   const [first, last] = [line[0], line[line.length - 1]];
   if (line.length < 2 || first[variable] === last[variable] || ![first, last].every((row) => row[of.low] > 0 && row[of.high] > 0)) return null;
-  // two intervals of independent times: log half-widths add as squares
-  const half = Math.hypot(...[first, last].map((row) => Math.log(row[of.high] / row[of.low]) / 2));
-  const value = last[of.value] / first[of.value];
   const longer = line.find((row) => known(row[of.low]) && row[of.low] > first[of.high]);
-  return { of, first, last, times: last[variable] / first[variable], ratio: { value, low: value * Math.exp(-half), high: value * Math.exp(half) }, from: longer ? longer[variable] : null };
+  return { of, first, last, times: last[variable] / first[variable], ratio: ratioOf(...[last, first].map((row) => ({ value: row[of.value], low: row[of.low], high: row[of.high] }))), from: longer ? longer[variable] : null };
 }
 
 /** A multiple. @param {number} value */
@@ -231,7 +228,7 @@ function startAsk(data, rows) {
   const activations = [...new Set(rows.filter((row) => row.phase === "step").map((row) => row.activation))].sort(byNumber);
   fillSelect(byId("ask-activation"), activations.map((name) => [name, name]));
   for (const name of ["a", "b"]) fillSelect(byId(`ask-${name}`), data.series.map((one, i) => [String(i), one.name]));
-  const phases = ["step", "forward", "loss", "backward", "update", "memory"].filter((name) => data.verdicts.some((v) => v.phase === name));
+  const phases = [...PHASES, "memory"].filter((name) => data.verdicts.some((v) => v.phase === name));
   fillSelect(byId("ask-phase"), phases.map((name) => [name, name === "step" ? "whole step" : name]));
   for (const name of ["n", "width", "depth", "activation", "a", "b", "along", "phase", "by"]) bind(byId(`ask-${name}`), name === "phase" ? "grown" : name);
   watchers.push((changed) => {

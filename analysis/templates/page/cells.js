@@ -1,6 +1,9 @@
 "use strict";
 // The cells of a run, as rows.
 
+/** In the order of a step. */
+const PHASES = ["step", "forward", "loss", "backward", "update"];
+
 /** The one block of data that the page holds. */
 function pageData() {
   return JSON.parse(byId("data").textContent);
@@ -21,6 +24,14 @@ function cellsOf(data) {
 /** A cell in words. */
 function cellName(row) {
   return `${row.series}, ${row.phase}, layers ${row.layers}, ${row.activation}, n = ${countText(row.n)}`;
+}
+
+/** A ratio of two times with the 95 % interval of both: half² = half_a² + half_b² on the log scale. */
+function ratioOf(a, b) {
+  const value = a.value / b.value;
+  if (![a, b].every((t) => known(t.low) && known(t.high))) return { value, low: null, high: null };
+  const half = Math.hypot(Math.log(a.high / a.low) / 2, Math.log(b.high / b.low) / 2);
+  return { value, low: value * Math.exp(-half), high: value * Math.exp(half) };
 }
 
 /** The rounds of a cell in the order of the clock. @returns {{pass: string, minutes: number, x: number, y: number}[]} */

@@ -29,6 +29,16 @@ function looks(series) {
   };
 }
 
+/** What the point that is lit has, and the others. */
+function lit(then, otherwise) {
+  return { condition: { test: "datum.id === lit", value: then }, value: otherwise };
+}
+
+/** Points line by line, each from left to right. */
+function byLine(a, b) {
+  return a.line < b.line ? -1 : a.line > b.line ? 1 : a.x - b.x;
+}
+
 /** A key to series: sign in its colour, and name. */
 function signOf(one) {
   return make("span", { class: "sign", style: `color: var(--series-${one.colour})`, "aria-hidden": "true" }, SIGNS[one.marker]);

@@ -3,32 +3,12 @@
 
 const RATIO_MEASURES = { ratio: ["time over the first run's", short], time: ["time", secondsText], memory: ["peak bytes of a step", bytesText] };
 
-/** One object for each cell that any run has. */
-function comparedCells(data) {
-  const { cells, lists, series } = data;
-  return cells.series.map((place, id) => {
-    const row = { id, place, series: series[place].name, device: series[place].device };
-    for (const name of Object.keys(lists)) row[name] = lists[name][cells[name][id]];
-    for (const name of ["n", "m", "p", "u", "width", "depth"]) row[name] = cells[name][id];
-    row.axes = row.axis.split(",");
-    return row;
-  });
-}
-
 /** A run's time of a cell, in the kind asked for; null where it has none. */
 function timeOf(run, row, kind) {
   const over = kind === "reference" ? run.reference_s[row.device] : 1;
   if (!over || !known(run.time_s[row.id])) return null;
   if (kind === "raw") return { value: run.raw_s[row.id], low: null, high: null };
   return { value: run.time_s[row.id] / over, low: known(run.ci_low_s[row.id]) ? run.ci_low_s[row.id] / over : null, high: known(run.ci_high_s[row.id]) ? run.ci_high_s[row.id] / over : null };
-}
-
-/** A ratio of two times with the 95 % interval of both: half² = half_a² + half_b² on the log scale. */
-function ratioOf(a, b) {
-  const value = a.value / b.value;
-  if (![a, b].every((t) => known(t.low) && known(t.high))) return { value, low: null, high: null };
-  const half = Math.hypot(Math.log(a.high / a.low) / 2, Math.log(b.high / b.low) / 2);
-  return { value, low: value * Math.exp(-half), high: value * Math.exp(half) };
 }
 
 /** What each control asks of a cell; bytes are of whole steps, a ratio is of cells that the first run has too. */
@@ -62,7 +42,7 @@ function comparedPoints(data, rows, chosen) {
       found.push({ id: found.length, x: variable === "nm" ? row.n * row.m : row[variable], y: shown.value, low: shown.low, high: shown.high, series: run.name, line: run.name, row });
     }
   });
-  return found.sort((p, q) => (p.line < q.line ? -1 : p.line > q.line ? 1 : p.x - q.x)).map((point, id) => ({ ...point, id }));
+  return found.sort(byLine).map((point, id) => ({ ...point, id }));
 }
 
 function compareSpec(points, chosen, runs) {
@@ -72,7 +52,6 @@ function compareSpec(points, chosen, runs) {
   const unit = chosen.measure === "time" && chosen.kind === "reference" ? "multiples of the reference kernel" : title;
   const y = { field: "y", ...axisOf(unit, chosen.y === "log", { form: formOf(chosen) }) };
   const values = points.map(({ row, ...point }) => ({ ...point, name: `${point.series}, n = ${countText(row.n)}, layers ${row.layers}: ${formOf(chosen)(point.y)}` }));
-  const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
   const layer = [
     ...(chosen.measure === "ratio" ? [{ data: { values: [{ y: 1 }] }, mark: { type: "rule", strokeDash: [6, 4], color: "var(--muted)", aria: false }, encoding: { y } }] : []),
     ...intervalLayer(values, x, y, color),
@@ -111,11 +90,11 @@ function compareTable(points, chosen, told) {
 
 function startCompare() {
   const data = pageData();
-  const rows = comparedCells(data);
+  const rows = cellsOf(data);
   const place = byId("compare-chart");
   const unique = (name) => [...new Set(rows.map((row) => row[name]))];
-  const axes = Object.entries(AXES).filter(([name]) => name === "all" || rows.some((row) => row.axes.includes(name))).map(([name, [, , text]]) => [name, text]);
-  const phases = ["step", "forward", "loss", "backward", "update"].filter((name) => unique("phase").includes(name)).map((name) => [name, name]);
+  const axes = axisChoices(rows);
+  const phases = PHASES.filter((name) => unique("phase").includes(name)).map((name) => [name, name]);
   const asked = { series: data.series.map((one, i) => [String(i), one.name]), axis: axes, phase: phases, optimizer: unique("optimizer").map((name) => [name, name]) };
   for (const [name, choices] of Object.entries(asked)) {
     fillSelect(byId(`choose-${name}`), choices);

@@ -18,6 +18,11 @@ const MEASURES = {
 /** Why a share may be larger than 1: bench/ceilings.py. */
 const ABOVE_CEILING = "Above 100 %: the ceiling is the best rate of one square product (1,024 rows; on an accelerator up to 8,192), timed in the run's own processes; a step whose matrices have another shape or lie in a cache, or that the machine's clock favoured, can beat it.";
 
+/** The axes along which there are cells, for a select. */
+function axisChoices(rows) {
+  return Object.entries(AXES).filter(([name]) => name === "all" || rows.some((row) => row.axes.includes(name))).map(([name, [, , text]]) => [name, text]);
+}
+
 /** What each control asks of a cell. @type {Record<string, (row: any, value: string) => boolean>} */
 const ASKS = {
   axis: (row, value) => value === "all" || row.axes.includes(value),
@@ -99,7 +104,7 @@ function shownRows(rows, chosen) {
     if (!known(point.y) || point.y <= 0) continue;
     found.push({ ...point, id: row.id, x: variable === "nm" ? row.n * row.m : row[variable], series: row.series, line: lineOf(row, chosen.axis), row });
   }
-  return found.sort((a, b) => (a.line < b.line ? -1 : a.line > b.line ? 1 : a.x - b.x));
+  return found.sort(byLine);
 }
 
 /** What a line joins: cells of one series between which only the axis moves. */
@@ -119,7 +124,6 @@ function exploreSpec(points, chosen, series) {
   const y = { field: "y", ...axisOf(what, chosen.y === "log", { form: MEASURES[chosen.measure][1] }) };
   const values = points.map(({ row, ...point }) => point);
   const size = points.length > 400 ? 28 : 60;
-  const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
   const marks = { x, y, color, shape, size: lit(220, size), stroke: lit("var(--ink)", "transparent"), strokeWidth: lit(2.5, 0), description: { field: "name" } };
   const layer = [
     ...(chosen.measure === "share" ? ceilingLayer(y) : []),
@@ -251,8 +255,8 @@ function closeCell() {
 /** Fill the controls with what the run has; what it has only one of is not asked. @returns {Record<string, HTMLSelectElement>} those that choose cells */
 function prepareControls(data, rows) {
   const unique = (name) => [...new Set(rows.map((row) => row[name]))];
-  const asked = { axis: Object.entries(AXES).filter(([name]) => name === "all" || rows.some((row) => row.axes.includes(name))).map(([name, [, , text]]) => [name, text]) };
-  asked.phase = ["step", "forward", "loss", "backward", "update"].filter((name) => unique("phase").includes(name)).map((name) => [name, name === "step" ? "step (all four)" : name]);
+  const asked = { axis: axisChoices(rows) };
+  asked.phase = PHASES.filter((name) => unique("phase").includes(name)).map((name) => [name, name === "step" ? "step (all four)" : name]);
   asked.measure = Object.entries(MEASURES).filter(([name]) => name !== "memory" || rows.some((row) => row.peak_bytes)).map(([name, [, , text]]) => [name, text]);
   for (const name of ["device", "dtype"]) asked[name] = [["all", "all"], ...unique(name).map((value) => [value, value])];
   asked.optimizer = unique("optimizer").map((value) => [value, value]);

@@ -74,7 +74,6 @@ function panelSpec(chart, row, panel, points) {
   const y = { field: "y", ...scaleOf(row.y, reachOf(row.y, row.panels.flatMap((one) => one.lines), ["y", "low", "high"])) };
   const { color, shape } = looks(chart.names);
   const values = points.map(({ told, ...point }) => ({ ...point, name: told().map(([name, text]) => (name ? `${name}: ${text}` : text)).join("; ") }));
-  const lit = (then, otherwise) => ({ condition: { test: "datum.id === lit", value: then }, value: otherwise });
   const hue = { condition: { test: "datum.hollow", value: "var(--paper)" }, ...color };
   return {
     height: innerWidth < 600 ? 240 : 280, params: [{ name: "lit", value: -1 }], data: { name: "cells", values },
