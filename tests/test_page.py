@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import cells as cell_table
 from analysis import load, predict, report, verdicts, words
 from analysis.page import bundle, data, write
+from analysis.page.fastest import ratio
 from analysis.pictures import Picture
 from analysis.predict import Series
 from analysis.statistics import Interval
@@ -576,6 +578,18 @@ def test_the_three_questions_are_answered(opened: Browser, source: Path) -> None
     assert f"times as long for {longest['n'].max() / longest['n'].min():,.0f} times the n, the same within" in grown
     opened.set("ask-by", "m")
     assert "Yes for numpy" in opened.run("return document.getElementById('growth-told').innerText")
+
+
+@needs_chromium
+def test_ratios_in_the_page_are_those_of_python(opened: Browser) -> None:
+    """Both are told from the same two intervals, here asymmetric ones, and one of them is wide."""
+    a, b = {"time_s": 3.0, "ci_low_s": 2.5, "ci_high_s": 4.0}, {"time_s": 2.0, "ci_low_s": 1.9, "ci_high_s": 2.2}
+    given = [dict(zip(("value", "low", "high"), one.values(), strict=True)) for one in (a, b)]
+    found = opened.run("return ratioOf(...arguments[0])", given)
+    expected = ratio(pd.Series(a), pd.Series(b))
+    assert [found["value"], found["low"], found["high"]] == pytest.approx([expected.value, expected.low, expected.high])
+    half = np.hypot(np.log(4.0 / 2.5), np.log(2.2 / 1.9)) / 2
+    assert found["high"] / found["value"] == pytest.approx(np.exp(half))
 
 
 GROWING = """
